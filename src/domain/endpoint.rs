@@ -1,0 +1,168 @@
+//! Where events go.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    BreakerPolicy, DeadLetterPolicy, EndpointKey, HttpOptions, Pattern, RateLimit, RetryPolicy, SecretId, Signing,
+    TenantKey, Timestamp,
+};
+
+/// A subscriber: a URL, what it wants, and how it is to be called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Key of its row.
+    pub key: EndpointKey,
+    /// Public identifier.
+    pub id: Arc<str>,
+    /// Owner.
+    pub tenant: TenantKey,
+    /// Display name.
+    pub name: String,
+    /// Free text.
+    pub description: String,
+    /// Target.
+    pub url: String,
+    /// Whether deliveries flow.
+    pub state: EndpointState,
+    /// Why it is not active.
+    pub state_reason: String,
+    /// Types it wants; none means all.
+    pub event_types: Vec<Pattern>,
+    /// Extra request headers.
+    pub headers: BTreeMap<String, String>,
+    /// Timeouts.
+    pub http: HttpOptions,
+    /// Shape of the body.
+    pub envelope: Envelope,
+    /// How requests are signed.
+    pub signing: Signing,
+    /// Signing secrets, newest first.
+    pub secrets: Vec<Secret>,
+    /// When a failed delivery is tried again.
+    pub retry: RetryPolicy,
+    /// Token bucket over attempts.
+    pub rate_limit: RateLimit,
+    /// Attempts in flight at once.
+    pub max_in_flight: u32,
+    /// When to stop calling.
+    pub breaker: BreakerPolicy,
+    /// What happens to a delivery that is given up.
+    pub dead_letters: DeadLetterPolicy,
+    /// Opaque pairs.
+    pub metadata: BTreeMap<String, String>,
+    /// Creation.
+    pub created_at: Timestamp,
+    /// Last change of configuration.
+    pub updated_at: Timestamp,
+    /// One more with every change; the etag.
+    pub version: u64,
+}
+
+impl Endpoint {
+    /// Attempts in flight at once, unless set.
+    pub const MAX_IN_FLIGHT: u32 = 10;
+    /// Live secrets at most.
+    pub const SECRETS_MAX: usize = 5;
+
+    /// Whether it wants events of this type.
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.event_types.is_empty() || self.event_types.iter().any(|pattern| pattern.matches(event_type))
+    }
+
+    /// Whether new deliveries are made for it.
+    pub fn receives(&self) -> bool {
+        matches!(self.state, EndpointState::Active | EndpointState::Paused)
+    }
+
+    /// Secrets in force at an instant, newest first.
+    pub fn live_secrets(&self, now: Timestamp) -> impl Iterator<Item = &Secret> {
+        self.secrets.iter().filter(move |secret| secret.is_live(now))
+    }
+
+    /// The secret used where only one signature can be sent: the newest whose
+    /// time as primary has come.
+    pub fn primary_secret(&self, now: Timestamp) -> Option<&Secret> {
+        let come = |secret: &&Secret| secret.primary_at.is_none_or(|at| at <= now);
+        self.live_secrets(now).find(come).or_else(|| self.live_secrets(now).last())
+    }
+}
+
+/// Whether deliveries flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EndpointState {
+    /// Receives deliveries.
+    Active,
+    /// Deliveries are made and held.
+    Paused,
+    /// No deliveries are made; those waiting are held.
+    Disabled,
+    /// As `Disabled`, by the server: the endpoint answered 410.
+    AutoDisabled,
+}
+
+/// Shape of the request body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Envelope {
+    /// `{"id","event","timestamp","data"}`.
+    #[default]
+    Event,
+    /// The payload itself.
+    Raw,
+}
+
+/// A signing secret. Its `Debug` does not print it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Bits of its identifier, in hex.
+    pub id: String,
+    /// The secret as given or made: `whsec_` plus base64, or any text.
+    pub value: String,
+    /// Creation.
+    pub created_at: Timestamp,
+    /// When it becomes the primary; nothing means at once.
+    pub primary_at: Option<Timestamp>,
+    /// When it stops being used; nothing means never.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Secret {
+    /// Public identifier.
+    pub fn public_id(&self) -> String {
+        format!("sec_{}", self.id)
+    }
+
+    /// Whether this is the secret's identifier.
+    pub fn is(&self, id: SecretId) -> bool {
+        self.id == id.0.to_string()
+    }
+
+    /// Whether it is used at an instant.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|at| at > now)
+    }
+
+    /// The key: what follows `whsec_` decoded from base64, otherwise the UTF-8
+    /// bytes. Nothing if the base64 is bad.
+    pub fn key(&self) -> Option<Vec<u8>> {
+        match self.value.strip_prefix("whsec_") {
+            Some(text) => BASE64.decode(text).ok(),
+            None => Some(self.value.clone().into_bytes()),
+        }
+    }
+
+    /// First 8 hex digits of the SHA-256 of the key.
+    pub fn fingerprint(&self) -> String {
+        let key = self.key().unwrap_or_default();
+        hex::encode(&Sha256::digest(key)[..4])
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret").field("id", &self.id).field("value", &"***").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,35 @@
+//! Plain data and its rules. Nothing here does I/O, reads the clock or draws
+//! chance; everything else may use it.
+
+mod attempt;
+mod change;
+mod dead_letter;
+mod delivery;
+mod endpoint;
+mod event;
+mod id;
+mod operation;
+mod page;
+mod pattern;
+mod policy;
+mod time;
+mod violation;
+
+pub use attempt::{Attempt, Cause, ErrorKind, Failure, Response, Timings};
+pub use change::{Change, ChangeKind};
+pub use dead_letter::{DeadLetter, LetterReason, LetterState};
+pub use delivery::{Delivery, Hold, Last, Live, State, Trigger};
+pub use endpoint::{Endpoint, EndpointState, Envelope, Secret};
+pub use event::{Event, EventSummary, NewEvent, Payload};
+pub use id::{
+    AttemptId, DeadLetterId, DeliveryId, EndpointKey, EventId, IdError, OperationId, Pos, SecretId, TenantKey,
+    Uid, kind_of,
+};
+pub use operation::{ItemFailure, Operation, OperationKind, OperationState};
+pub use page::{Order, Page, TimeRange};
+pub use pattern::Pattern;
+pub use policy::{
+    BreakerPolicy, Content, DeadLetterPolicy, HttpOptions, RateLimit, RetryPolicy, Scheme, Signature, Signing,
+};
+pub use time::{Micros, Timestamp};
+pub use violation::{Rule, Violation, Violations};

@@ -1,0 +1,3 @@
+//! gRPC: wire in and out.
+
+pub mod pb;

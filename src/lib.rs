@@ -1,0 +1,6 @@
+//! Hookwire delivers webhooks.
+
+pub mod clock;
+pub mod domain;
+pub mod entropy;
+pub mod grpc;
