@@ -9,6 +9,7 @@ mod endpoint;
 mod event;
 mod id;
 mod operation;
+mod outcome;
 mod page;
 mod pattern;
 mod policy;
@@ -26,6 +27,7 @@ pub use id::{
     Uid, kind_of,
 };
 pub use operation::{ItemFailure, Operation, OperationKind, OperationState};
+pub use outcome::{Answer, Fault, Outcome};
 pub use page::{Order, Page, TimeRange};
 pub use pattern::Pattern;
 pub use policy::{
