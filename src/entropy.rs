@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng, RngExt, SeedableRng as _, rngs::StdRng};
 
 use crate::domain::Uid;
 
@@ -25,17 +25,17 @@ impl Entropy {
 
     /// A number in [0, 1).
     pub fn unit(&self) -> f64 {
-        self.with(|rng| rng.random())
+        self.with(RngExt::random)
     }
 
     /// The random part of an id, see [`Uid`].
     pub fn salt(&self) -> u32 {
-        self.with(|rng| rng.next_u32()) & Uid::SALT_MAX
+        self.with(Rng::next_u32) & Uid::SALT_MAX
     }
 
     /// `N` random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
-        self.with(|rng| rng.random())
+        self.with(RngExt::random)
     }
 
     fn with<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {

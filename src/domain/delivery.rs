@@ -147,7 +147,9 @@ pub enum Trigger {
 impl Trigger {
     /// The trigger stored under a number.
     pub fn from_number(number: i64) -> Option<Self> {
-        [Self::Event, Self::ManualRetry, Self::DeadLetter].into_iter().find(|it| i64::from(*it as u8) == number)
+        [Self::Event, Self::ManualRetry, Self::DeadLetter]
+            .into_iter()
+            .find(|it| i64::from(*it as u8) == number)
     }
 }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    BreakerPolicy, DeadLetterPolicy, EndpointKey, HttpOptions, Pattern, RateLimit, RetryPolicy, SecretId, Signing,
-    TenantKey, Timestamp,
+    BreakerPolicy, DeadLetterPolicy, EndpointKey, HttpOptions, Pattern, RateLimit, RetryPolicy, SecretId,
+    Signing, TenantKey, Timestamp,
 };
 
 /// A subscriber: a URL, what it wants, and how it is to be called.

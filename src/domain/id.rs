@@ -190,7 +190,13 @@ mod tests {
     fn an_id_of_another_kind_is_named() {
         let delivery = DeliveryId(Uid::new(Timestamp(1), 1, Pos(1))).to_string();
         assert_eq!(delivery.parse::<EventId>(), Err(IdError::WrongKind { expected: "evt", got: "dlv" }));
-        for bad in ["", "evt_", "evt_XYZ", "0199a3c27b5e7d1c8a4f2e6b90d13c57", "evt_0199A3C27B5E7D1C8A4F2E6B90D13C57"] {
+        for bad in [
+            "",
+            "evt_",
+            "evt_XYZ",
+            "0199a3c27b5e7d1c8a4f2e6b90d13c57",
+            "evt_0199A3C27B5E7D1C8A4F2E6B90D13C57",
+        ] {
             assert_eq!(bad.parse::<EventId>(), Err(IdError::Malformed { expected: "evt" }), "{bad}");
         }
     }

@@ -23,8 +23,8 @@ pub use delivery::{Delivery, Hold, Last, Live, State, Trigger};
 pub use endpoint::{Endpoint, EndpointState, Envelope, Secret};
 pub use event::{Event, EventSummary, NewEvent, Payload};
 pub use id::{
-    AttemptId, DeadLetterId, DeliveryId, EndpointKey, EventId, IdError, OperationId, Pos, SecretId, TenantKey,
-    Uid, kind_of,
+    AttemptId, DeadLetterId, DeliveryId, EndpointKey, EventId, IdError, OperationId, Pos, SecretId,
+    TenantKey, Uid, kind_of,
 };
 pub use operation::{ItemFailure, Operation, OperationKind, OperationState};
 pub use outcome::{Answer, Fault, Outcome};

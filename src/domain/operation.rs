@@ -62,7 +62,9 @@ pub enum OperationKind {
 impl OperationKind {
     /// The kind stored under a number.
     pub fn from_number(number: i64) -> Option<Self> {
-        [Self::ReplayDeadLetters, Self::PurgeDeadLetters].into_iter().find(|it| i64::from(*it as u8) == number)
+        [Self::ReplayDeadLetters, Self::PurgeDeadLetters]
+            .into_iter()
+            .find(|it| i64::from(*it as u8) == number)
     }
 }
 

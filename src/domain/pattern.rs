@@ -17,7 +17,8 @@ impl Pattern {
         if text.is_empty() || text.len() > Self::LEN_MAX {
             return Err(format!("must have 1 to {} characters", Self::LEN_MAX));
         }
-        let plain = |segment: &str| segment.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let plain =
+            |segment: &str| segment.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if text.split('.').all(|segment| segment == "*" || (!segment.is_empty() && plain(segment))) {
             Ok(Self(text.to_owned()))
         } else {
@@ -81,7 +82,11 @@ mod tests {
             ("user.created", "user.created.x", false),
         ];
         for (pattern, event_type, expected) in cases {
-            assert_eq!(Pattern::parse(pattern).unwrap().matches(event_type), expected, "{pattern} {event_type}");
+            assert_eq!(
+                Pattern::parse(pattern).unwrap().matches(event_type),
+                expected,
+                "{pattern} {event_type}"
+            );
         }
     }
 

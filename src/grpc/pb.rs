@@ -1,5 +1,5 @@
 //! Code generated from `proto/`.
-#![expect(clippy::all, missing_docs, reason = "generated")]
+#![expect(clippy::all, clippy::allow_attributes, reason = "generated")]
 
 /// Package `google.api`: the annotations that REST is made from.
 pub mod google_api {

@@ -1,0 +1,348 @@
+//! One endpoint's deliveries on their way out.
+//!
+//! A lane is told what waits ([`Lane::offer`]), how attempts ended
+//! ([`Lane::settle`]) and the time; asked for its [`Lane::next`] step it answers
+//! with one thing to do. It holds back for the endpoint's state, for silence the
+//! endpoint asked for, the circuit breaker, the cap on attempts in flight and the
+//! token bucket; a hold spends no attempt.
+//!
+//! Memory is a window: at most [`WINDOW`] waiting deliveries are held, those whose
+//! turn is nearest. The others wait in the store, all at or after the `horizon`.
+//! As the window drains the lane asks for the next page. Whatever is offered
+//! meanwhile either belongs before the horizon and is taken in, or lies beyond it
+//! and will be found by a later page, so nothing is lost between the two.
+//!
+//! First tries and retries take turns when both are due: [`FIRST_TRIES_PER_RETRY`]
+//! of one for each of the other, so that neither a backlog of retries delays new
+//! events nor a flood of new events starves retries.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    breaker::{Breaker, Position, Signal},
+    bucket::Bucket,
+};
+use crate::domain::{Delivery, Endpoint, EndpointState, Hold, Live, Pos, Timestamp};
+
+/// Waiting deliveries held in memory for one endpoint.
+pub const WINDOW: usize = 256;
+/// First tries sent for each retry, when both are due: retries take a fifth.
+pub const FIRST_TRIES_PER_RETRY: u32 = 4;
+
+/// Order among deliveries that are due.
+type Turn = (Timestamp, Pos);
+
+/// One endpoint's deliveries on their way out.
+#[derive(Debug)]
+pub struct Lane {
+    endpoint: Arc<Endpoint>,
+    bucket: Bucket,
+    breaker: Breaker,
+    quiet_until: Option<Timestamp>,
+    places: HashMap<Pos, Place>,
+    /// Not due yet, by due time.
+    waiting: BTreeMap<Turn, Arc<Delivery>>,
+    /// Due, never tried.
+    first_tries: BTreeMap<Turn, Arc<Delivery>>,
+    /// Due, tried before.
+    retries: BTreeMap<Turn, Arc<Delivery>>,
+    /// Expirations of all of the above.
+    expiring: BTreeSet<Turn>,
+    in_flight: u32,
+    first_tries_in_row: u32,
+    store: Outside,
+}
+
+/// Where a known delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Waiting(Turn),
+    FirstTry(Turn),
+    Retry(Turn),
+    InFlight,
+}
+
+/// What the lane knows of deliveries that wait in the store only.
+#[derive(Debug, Default)]
+struct Outside {
+    /// Every one of them has its turn here or later. Nothing: there are none.
+    horizon: Option<Turn>,
+    /// A page has been asked for.
+    paging: bool,
+    /// The nearest turn passed over since.
+    skipped: Option<Turn>,
+    /// Deliveries told of since; what the page says of them is older.
+    touched: HashSet<Pos>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Make an attempt now; tell [`Lane::settle`] how it ended.
+    Send(Arc<Delivery>),
+    /// Record that its time is over.
+    Expire(Arc<Delivery>),
+    /// Read this many open deliveries from the store, nearest turn first, and hand
+    /// them to [`Lane::paged`].
+    Page(usize),
+    /// Nothing until told of something, or until this instant.
+    Wait(Option<Timestamp>),
+}
+
+impl Lane {
+    /// An empty lane. `stored` says that deliveries may wait in the store.
+    pub fn new(endpoint: Arc<Endpoint>, stored: bool, now: Timestamp) -> Self {
+        let horizon = stored.then_some((Timestamp(i64::MIN), Pos(0)));
+        Self {
+            bucket: Bucket::new(endpoint.rate_limit, now),
+            breaker: Breaker::new(endpoint.breaker),
+            endpoint,
+            quiet_until: None,
+            places: HashMap::new(),
+            waiting: BTreeMap::new(),
+            first_tries: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            expiring: BTreeSet::new(),
+            in_flight: 0,
+            first_tries_in_row: 0,
+            store: Outside { horizon, ..Outside::default() },
+        }
+    }
+
+    /// The endpoint as last told.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The endpoint was changed. Bringing it back to life closes the breaker and
+    /// ends the silence: somebody says that it works again.
+    pub fn set_endpoint(&mut self, endpoint: Arc<Endpoint>, now: Timestamp) {
+        if endpoint.state == EndpointState::Active && self.endpoint.state != EndpointState::Active {
+            self.breaker.close();
+            self.quiet_until = None;
+        }
+        self.bucket.set_limit(endpoint.rate_limit, now);
+        self.breaker.set_policy(endpoint.breaker);
+        self.endpoint = endpoint;
+    }
+
+    /// A delivery was made or changed.
+    pub fn offer(&mut self, delivery: Arc<Delivery>, now: Timestamp) {
+        let pos = delivery.id.pos();
+        if self.store.paging {
+            self.store.touched.insert(pos);
+        }
+        match self.places.get(&pos) {
+            Some(Place::InFlight) => return,
+            Some(_) => drop(self.take(pos)),
+            None => {}
+        }
+        if !delivery.is_open() {
+            return;
+        }
+        let turn = (delivery.turn_at, pos);
+        if self.store.horizon.is_some_and(|horizon| turn >= horizon) {
+            if self.store.paging {
+                self.store.skipped = Some(self.store.skipped.map_or(turn, |skipped| skipped.min(turn)));
+            }
+            return;
+        }
+        self.insert(delivery, now);
+        self.shed();
+    }
+
+    /// An attempt ended and is recorded. If the delivery is still open, offer it
+    /// again afterwards.
+    pub fn settle(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
+        if self.places.get(&pos) == Some(&Place::InFlight) {
+            self.places.remove(&pos);
+            self.in_flight -= 1;
+        }
+        self.breaker.record(signal, now);
+        self.quiet_until = self.quiet_until.max(quiet_until);
+    }
+
+    /// The page that was asked for. `last` says that the store holds no more.
+    pub fn paged(&mut self, page: Vec<Arc<Delivery>>, last: bool, now: Timestamp) {
+        let end = page.last().map(|delivery| (delivery.turn_at, delivery.id.pos()));
+        let Outside { skipped, touched, .. } = std::mem::take(&mut self.store);
+        let more = if last { None } else { end };
+        self.store.horizon = match (more, skipped) {
+            (Some(more), Some(skipped)) => Some(more.min(skipped)),
+            (more, skipped) => more.or(skipped),
+        };
+        for delivery in page {
+            let pos = delivery.id.pos();
+            if !self.places.contains_key(&pos) && !touched.contains(&pos) {
+                self.insert(delivery, now);
+            }
+        }
+        self.shed();
+    }
+
+    /// The page could not be read; it will be asked for again.
+    pub fn page_failed(&mut self) {
+        self.store.paging = false;
+        self.store.horizon = [self.store.horizon, self.store.skipped.take()].into_iter().flatten().min();
+        self.store.touched.clear();
+    }
+
+    /// The next thing to do. Call until it says to wait.
+    pub fn next(&mut self, now: Timestamp) -> Step {
+        self.promote(now);
+        if let Some(&(at, pos)) = self.expiring.first()
+            && at <= now
+            && let Some(delivery) = self.take(pos)
+        {
+            return Step::Expire(delivery);
+        }
+        if self.held() <= WINDOW / 4 && self.store.horizon.is_some() && !self.store.paging {
+            self.store.paging = true;
+            return Step::Page(WINDOW + self.places.len());
+        }
+        let expiry = self.expiring.first().map(|(at, _)| *at);
+        if self.first_tries.is_empty() && self.retries.is_empty() {
+            let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
+            return Step::Wait([due, expiry].into_iter().flatten().min());
+        }
+        match self.gate(now) {
+            Some((_, until)) => Step::Wait([until, expiry].into_iter().flatten().min()),
+            None => Step::Send(self.send()),
+        }
+    }
+
+    /// Why a due delivery would have to wait now, and until when if that is known.
+    pub fn gate(&mut self, now: Timestamp) -> Option<(Hold, Option<Timestamp>)> {
+        match self.endpoint.state {
+            EndpointState::Active => {}
+            EndpointState::Paused => return Some((Hold::Paused, None)),
+            EndpointState::Disabled | EndpointState::AutoDisabled => return Some((Hold::Disabled, None)),
+        }
+        if let Some(until) = self.quiet_until.filter(|until| *until > now) {
+            return Some((Hold::RetryAfter, Some(until)));
+        }
+        let ready = self.breaker.ready_at(now);
+        if ready > now {
+            return Some((Hold::CircuitOpen, (ready != Timestamp::MAX).then_some(ready)));
+        }
+        if self.in_flight >= self.endpoint.max_in_flight {
+            return Some((Hold::MaxInFlight, None));
+        }
+        let ready = self.bucket.ready_at(now);
+        (ready > now).then_some((Hold::Rate, Some(ready)))
+    }
+
+    /// What holds for an open delivery now.
+    pub fn live(&mut self, delivery: &Delivery, now: Timestamp) -> Live {
+        if self.places.get(&delivery.id.pos()) == Some(&Place::InFlight) {
+            return Live { in_flight: true, hold: None };
+        }
+        let due = delivery.due_at <= now;
+        Live { in_flight: false, hold: self.gate(now).filter(|_| due).map(|(hold, _)| hold) }
+    }
+
+    /// The circuit breaker.
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// Attempts in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Whether nothing would be forgotten by dropping the lane.
+    pub fn is_idle(&mut self, now: Timestamp) -> bool {
+        let rested = self.breaker.position() == Position::Closed
+            && self.breaker.failures() == 0
+            && self.quiet_until.is_none_or(|until| until <= now)
+            && self.bucket.is_full(now);
+        rested && self.places.is_empty() && self.store.horizon.is_none() && !self.store.paging
+    }
+
+    fn held(&self) -> usize {
+        self.waiting.len() + self.first_tries.len() + self.retries.len()
+    }
+
+    fn send(&mut self) -> Arc<Delivery> {
+        let retry_turn = self.first_tries_in_row >= FIRST_TRIES_PER_RETRY || self.first_tries.is_empty();
+        let retry = retry_turn && !self.retries.is_empty();
+        self.first_tries_in_row = if retry { 0 } else { self.first_tries_in_row.saturating_add(1) };
+        let queue = if retry { &self.retries } else { &self.first_tries };
+        let (&(_, pos), _) = queue.first_key_value().expect("one of the two queues has an entry");
+        let delivery = self.take(pos).expect("what is queued is known");
+        self.places.insert(pos, Place::InFlight);
+        self.in_flight += 1;
+        self.bucket.take();
+        self.breaker.admit();
+        delivery
+    }
+
+    /// Moves what has become due to its queue.
+    fn promote(&mut self, now: Timestamp) {
+        while let Some(entry) = self.waiting.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let delivery = entry.remove();
+            self.place(delivery, now);
+        }
+    }
+
+    fn insert(&mut self, delivery: Arc<Delivery>, now: Timestamp) {
+        if let Some(at) = delivery.expires_at {
+            self.expiring.insert((at, delivery.id.pos()));
+        }
+        self.place(delivery, now);
+    }
+
+    fn place(&mut self, delivery: Arc<Delivery>, now: Timestamp) {
+        let pos = delivery.id.pos();
+        let turn = (delivery.turn_at, pos);
+        let place = if delivery.due_at > now {
+            let due = (delivery.due_at, pos);
+            self.waiting.insert(due, delivery);
+            Place::Waiting(due)
+        } else if delivery.attempts == 0 {
+            self.first_tries.insert(turn, delivery);
+            Place::FirstTry(turn)
+        } else {
+            self.retries.insert(turn, delivery);
+            Place::Retry(turn)
+        };
+        self.places.insert(pos, place);
+    }
+
+    /// Takes a delivery that is not in flight out of the lane.
+    fn take(&mut self, pos: Pos) -> Option<Arc<Delivery>> {
+        let delivery = match self.places.get(&pos)? {
+            Place::Waiting(turn) => self.waiting.remove(turn),
+            Place::FirstTry(turn) => self.first_tries.remove(turn),
+            Place::Retry(turn) => self.retries.remove(turn),
+            Place::InFlight => None,
+        }?;
+        self.places.remove(&pos);
+        if let Some(at) = delivery.expires_at {
+            self.expiring.remove(&(at, pos));
+        }
+        Some(delivery)
+    }
+
+    /// Leaves to the store what does not fit the window: the furthest turns.
+    fn shed(&mut self) {
+        while self.held() > WINDOW {
+            let queues = [&self.waiting, &self.first_tries, &self.retries];
+            let furthest = queues
+                .into_iter()
+                .filter_map(|queue| queue.last_key_value())
+                .max_by_key(|(_, delivery)| (delivery.turn_at, delivery.id.pos()))
+                .map(|(_, delivery)| (delivery.turn_at, delivery.id.pos()));
+            let Some(turn) = furthest else { return };
+            self.take(turn.1);
+            self.store.horizon = Some(self.store.horizon.map_or(turn, |horizon| horizon.min(turn)));
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Decide. Pure functions and state machines over domain values: no tokio, no
+//! clock, no chance, no database. Time and chance come in as arguments, actions
+//! go out as values, so the whole delivery logic runs in a simulator.
+//!
+//! ```text
+//!            due, the lane lets it go         judge
+//! PENDING ─────────────────────▶ (in flight) ─────▶ DELIVERED
+//!   ▲   ▲                            │        ─────▶ DEAD_LETTER, FAILED
+//!   │   └──── RETRYING ◀── retryable ┘        ─────▶ EXPIRED
+//!   └── SCHEDULED (not before …)
+//! ```
+//!
+//! - [`route`]: which endpoints want an event.
+//! - [`lane`]: what of one endpoint may be sent now; holds a [`bucket`] and a
+//!   [`breaker`].
+//! - [`judge`]: what an outcome means; asks [`backoff`] and [`retry_after`].
+
+pub mod backoff;
+pub mod breaker;
+pub mod bucket;
+pub mod judge;
+pub mod lane;
+pub mod retry_after;
+pub mod route;
+#[cfg(test)]
+mod sim;

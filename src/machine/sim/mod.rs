@@ -1,0 +1,1 @@
+//! A seeded simulator of the delivery logic.
