@@ -5,3 +5,4 @@ pub mod domain;
 pub mod entropy;
 pub mod grpc;
 pub mod machine;
+pub mod store;

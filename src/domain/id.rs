@@ -63,6 +63,16 @@ impl Uid {
         (((self.0 >> 64) & 0xfff) << 14 | ((self.0 >> 48) & 0x3fff)) as u32
     }
 
+    /// The bits, most significant first.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// An id from its bits; nothing unless there are 16 bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
+    }
+
     /// The usual spelling of a UUID, `0199a3c2-7b5e-7d1c-8a4f-2e6b90d13c57`.
     pub fn hyphenated(self) -> String {
         let hex = self.to_string();

@@ -49,6 +49,11 @@ impl Routes {
         self.endpoints.get(self.tenants.get(&tenant)?.by_id.get(id)?)
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.endpoints.len()

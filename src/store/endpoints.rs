@@ -1,0 +1,229 @@
+//! Endpoints: one row each, their configuration as JSON. All of them are in
+//! memory in the routing table, so reads never come here.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Error,
+    tx::{Reroute, Tx},
+};
+use crate::domain::{
+    BreakerPolicy, DeadLetterPolicy, Endpoint, EndpointKey, EndpointState, Envelope, HttpOptions, Pattern,
+    RateLimit, RetryPolicy, Secret, Signing, TenantKey, Timestamp,
+};
+
+/// What the column `config` holds.
+#[derive(Serialize, Deserialize)]
+struct Config {
+    name: String,
+    description: String,
+    url: String,
+    state: EndpointState,
+    state_reason: String,
+    event_types: Vec<Pattern>,
+    headers: BTreeMap<String, String>,
+    http: HttpOptions,
+    envelope: Envelope,
+    signing: Signing,
+    retry: RetryPolicy,
+    rate_limit: RateLimit,
+    max_in_flight: u32,
+    breaker: BreakerPolicy,
+    dead_letters: DeadLetterPolicy,
+    metadata: BTreeMap<String, String>,
+}
+
+/// What became of the making of an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// It is there.
+    Done(Arc<Endpoint>),
+    /// The id is or was in use.
+    IdTaken,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edited<E> {
+    /// It is there.
+    Done(Arc<Endpoint>),
+    /// There is no such endpoint.
+    NotFound,
+    /// It is of another version, this one.
+    Version(u64),
+    /// The change does not fit what is there.
+    Refused(E),
+}
+
+/// Makes an endpoint; its key is given here.
+pub(super) async fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created, Error> {
+    let (config, secrets) = encode(&endpoint);
+    let key: Option<i64> = sqlx::query_scalar(
+        "INSERT INTO endpoints (tenant, id, version, created_at, updated_at, config, secrets) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, id) DO NOTHING RETURNING key",
+    )
+    .bind(endpoint.tenant.0)
+    .bind(&*endpoint.id)
+    .bind(endpoint.version.cast_signed())
+    .bind(endpoint.created_at.0)
+    .bind(endpoint.updated_at.0)
+    .bind(config)
+    .bind(secrets)
+    .fetch_optional(&mut *tx.conn)
+    .await?;
+    let Some(key) = key else { return Ok(Created::IdTaken) };
+    endpoint.key = EndpointKey(key);
+    let endpoint = Arc::new(endpoint);
+    tx.reroute(Reroute::Put(Arc::clone(&endpoint)));
+    Ok(Created::Done(endpoint))
+}
+
+/// Changes an endpoint. `version` is the one it must have, if any.
+pub(super) async fn edit<E>(
+    tx: &mut Tx<'_>,
+    tenant: TenantKey,
+    id: &str,
+    version: Option<u64>,
+    now: Timestamp,
+    change: impl FnOnce(&mut Endpoint) -> Result<(), E>,
+) -> Result<Edited<E>, Error> {
+    let Some(current) = tx.find_endpoint(tenant, id) else { return Ok(Edited::NotFound) };
+    if version.is_some_and(|version| version != current.version) {
+        return Ok(Edited::Version(current.version));
+    }
+    let mut next = (*current).clone();
+    if let Err(refusal) = change(&mut next) {
+        return Ok(Edited::Refused(refusal));
+    }
+    if next == *current {
+        return Ok(Edited::Done(current));
+    }
+    next.version += 1;
+    next.updated_at = now;
+    update(tx, next).await.map(Edited::Done)
+}
+
+async fn update(tx: &mut Tx<'_>, endpoint: Endpoint) -> Result<Arc<Endpoint>, Error> {
+    let (config, secrets) = encode(&endpoint);
+    sqlx::query(
+        "UPDATE endpoints SET version = $2, updated_at = $3, config = $4, secrets = $5 WHERE key = $1",
+    )
+    .bind(endpoint.key.0)
+    .bind(endpoint.version.cast_signed())
+    .bind(endpoint.updated_at.0)
+    .bind(config)
+    .bind(secrets)
+    .execute(&mut *tx.conn)
+    .await?;
+    let endpoint = Arc::new(endpoint);
+    tx.reroute(Reroute::Put(Arc::clone(&endpoint)));
+    Ok(endpoint)
+}
+
+/// Deletes an endpoint. Its open deliveries are cancelled afterwards, in pages.
+pub(super) async fn delete(
+    tx: &mut Tx<'_>,
+    tenant: TenantKey,
+    id: &str,
+    version: Option<u64>,
+    now: Timestamp,
+) -> Result<Edited<std::convert::Infallible>, Error> {
+    let Some(current) = tx.find_endpoint(tenant, id) else { return Ok(Edited::NotFound) };
+    if version.is_some_and(|version| version != current.version) {
+        return Ok(Edited::Version(current.version));
+    }
+    // The secrets go with it; the name stays for the history.
+    sqlx::query("UPDATE endpoints SET deleted_at = $2, secrets = '[]' WHERE key = $1")
+        .bind(current.key.0)
+        .bind(now.0)
+        .execute(&mut *tx.conn)
+        .await?;
+    tx.reroute(Reroute::Remove(current.key));
+    Ok(Edited::Done(current))
+}
+
+impl Tx<'_> {
+    /// An endpoint answered 410: nothing more is sent until someone says so.
+    pub(super) async fn disable_gone(&mut self, key: EndpointKey, now: Timestamp) -> Result<(), sqlx::Error> {
+        let Some(current) = self.endpoint(key).filter(|endpoint| endpoint.receives()) else { return Ok(()) };
+        let mut next = (*current).clone();
+        next.state = EndpointState::AutoDisabled;
+        "the endpoint answered 410 Gone".clone_into(&mut next.state_reason);
+        next.version += 1;
+        next.updated_at = now;
+        match update(self, next).await {
+            Ok(_) => Ok(()),
+            Err(Error::Unavailable(Some(error)) | Error::Full(error)) => Err(error),
+            Err(error) => Err(sqlx::Error::Decode(Box::new(error))),
+        }
+    }
+}
+
+/// All endpoints that are not deleted.
+pub(super) async fn all(conn: &mut SqliteConnection) -> Result<Vec<Arc<Endpoint>>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT key, tenant, id, version, created_at, updated_at, config, secrets FROM endpoints \
+         WHERE deleted_at IS NULL",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| decode(row).map(Arc::new)).collect()
+}
+
+fn encode(endpoint: &Endpoint) -> (String, String) {
+    let it = endpoint.clone();
+    let config = Config {
+        name: it.name,
+        description: it.description,
+        url: it.url,
+        state: it.state,
+        state_reason: it.state_reason,
+        event_types: it.event_types,
+        headers: it.headers,
+        http: it.http,
+        envelope: it.envelope,
+        signing: it.signing,
+        retry: it.retry,
+        rate_limit: it.rate_limit,
+        max_in_flight: it.max_in_flight,
+        breaker: it.breaker,
+        dead_letters: it.dead_letters,
+        metadata: it.metadata,
+    };
+    let text = |value: serde_json::Result<String>| value.expect("plain data with text keys is JSON");
+    (text(serde_json::to_string(&config)), text(serde_json::to_string(&it.secrets)))
+}
+
+fn decode(row: &SqliteRow) -> Result<Endpoint, sqlx::Error> {
+    let bad = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
+    let config: Config = serde_json::from_str(row.try_get(6)?).map_err(bad)?;
+    let secrets: Vec<Secret> = serde_json::from_str(row.try_get(7)?).map_err(bad)?;
+    Ok(Endpoint {
+        key: EndpointKey(row.try_get(0)?),
+        tenant: TenantKey(row.try_get(1)?),
+        id: row.try_get::<&str, _>(2)?.into(),
+        version: row.try_get::<i64, _>(3)?.cast_unsigned(),
+        created_at: Timestamp(row.try_get(4)?),
+        updated_at: Timestamp(row.try_get(5)?),
+        name: config.name,
+        description: config.description,
+        url: config.url,
+        state: config.state,
+        state_reason: config.state_reason,
+        event_types: config.event_types,
+        headers: config.headers,
+        http: config.http,
+        envelope: config.envelope,
+        signing: config.signing,
+        secrets,
+        retry: config.retry,
+        rate_limit: config.rate_limit,
+        max_in_flight: config.max_in_flight,
+        breaker: config.breaker,
+        dead_letters: config.dead_letters,
+        metadata: config.metadata,
+    })
+}

@@ -1,0 +1,348 @@
+//! Reads of events and deliveries.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
+
+use super::{
+    Error, Store,
+    letters::{any_of, order},
+    read::{self, CHANGE, CREATED, DELIVERY},
+};
+use crate::domain::{
+    Attempt, Change, Delivery, DeliveryId, EndpointKey, Event, EventId, EventSummary, Page, Pattern, Payload,
+    Pos, State, TenantKey, TimeRange, Timestamp, Uid,
+};
+
+/// Rows looked through for one page at most, so that a filter that fits little
+/// cannot hold a connection for long; the page is then short and has a token.
+const SCAN_MAX: usize = 10_000;
+
+/// Which deliveries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeliveryFilter {
+    /// Only of these events.
+    pub events: Option<Vec<EventId>>,
+    /// Only to these endpoints, by public id.
+    pub endpoints: Option<Vec<Arc<str>>>,
+    /// Only of types that fit one of these.
+    pub event_types: Vec<Pattern>,
+    /// Only in these states; with `scheduled` telling the two kinds of pending
+    /// apart.
+    pub states: Vec<State>,
+    /// Of pending ones: only those scheduled (true) or not (false).
+    pub scheduled: Option<bool>,
+    /// Created in this interval.
+    pub created: TimeRange,
+}
+
+impl DeliveryFilter {
+    /// Whether a delivery fits, as it stood at an instant.
+    pub fn fits(&self, it: &Delivery, at: Timestamp) -> bool {
+        let types = &self.event_types;
+        self.events.as_ref().is_none_or(|events| events.contains(&it.event))
+            && self.endpoints.as_ref().is_none_or(|ids| ids.contains(&it.endpoint_id))
+            && (types.is_empty() || types.iter().any(|pattern| pattern.matches(&it.event_type)))
+            && (self.states.is_empty() || self.states.contains(&it.state))
+            && self.scheduled.is_none_or(|wanted| it.state != State::Pending || wanted == (it.due_at > at))
+            && self.created.contains(it.created_at)
+    }
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EventFilter {
+    /// Only of types that fit one of these.
+    pub event_types: Vec<Pattern>,
+    /// Created in this interval.
+    pub created: TimeRange,
+    /// Only with this key.
+    pub idempotency_key: Option<String>,
+}
+
+/// Selects events as [`event`] reads them; the payload comes last in the row, so
+/// a read without it does not touch its pages.
+macro_rules! event_sql {
+    ($payload:literal) => {
+        concat!(
+            "SELECT e.pos, e.tenant, e.salt, e.created_at, e.priority, e.deliver_at, e.expires_at, e.type, \
+             e.idempotency_key, e.metadata, e.content_type, length(e.payload), ",
+            $payload,
+            " FROM events e WHERE "
+        )
+    };
+}
+
+/// An event and the size of its payload, which may be left out.
+pub type SizedEvent = (Event, u64);
+
+impl Store {
+    /// One event with its payload.
+    pub async fn event(&self, id: EventId) -> Result<Option<Event>, Error> {
+        let sql = concat!(event_sql!("e.payload"), "e.pos = $1");
+        let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&self.readers).await?;
+        let event = row.map(|row| event(&row)).transpose()?;
+        Ok(event.map(|(event, _)| event).filter(|event| event.id == id))
+    }
+
+    /// A page of events and where the next one starts.
+    pub async fn events(
+        &self,
+        tenant: TenantKey,
+        filter: &EventFilter,
+        payloads: bool,
+        page: Page,
+    ) -> Result<(Vec<SizedEvent>, Option<Pos>), Error> {
+        let size = page.size as usize;
+        let (mut found, mut after, mut scanned) = (Vec::new(), page.after, 0);
+        loop {
+            let sql = if payloads { event_sql!("e.payload") } else { event_sql!("NULL") };
+            let mut query = QueryBuilder::<Sqlite>::new(sql);
+            query.push("e.tenant = ").push_bind(tenant.0);
+            if let Some(key) = &filter.idempotency_key {
+                query
+                    .push(" AND e.pos = (SELECT i.event FROM idempotency i WHERE i.tenant = ")
+                    .push_bind(tenant.0);
+                query.push(" AND i.key = ").push_bind(key.clone()).push(")");
+            }
+            created(&mut query, "e.created_at", filter.created);
+            let chunk = if payloads { size + 1 } else { size.max(200) };
+            order(&mut query, "e.pos", after, page.order, chunk);
+            let rows = query.build().fetch_all(&self.readers).await?;
+            for row in &rows {
+                let event = event(row)?;
+                let types = &filter.event_types;
+                let fits = types.is_empty() || types.iter().any(|it| it.matches(&event.0.event_type));
+                if fits && found.len() == size {
+                    return Ok((found, after));
+                }
+                after = Some(event.0.id.pos());
+                if fits {
+                    found.push(event);
+                }
+            }
+            scanned += rows.len();
+            if rows.len() < chunk {
+                return Ok((found, None));
+            }
+            if scanned >= SCAN_MAX {
+                return Ok((found, after));
+            }
+        }
+    }
+
+    /// Counts an event's deliveries.
+    pub async fn event_summary(&self, event: EventId) -> Result<EventSummary, Error> {
+        let rows = sqlx::query(
+            "SELECT d.state, count(*) FROM deliveries d WHERE d.event = $1 AND d.pos IN \
+             (SELECT r.pos FROM deliveries r, events x WHERE x.pos = $1 AND r.pos > x.pos AND r.pos <= x.pos + x.fanout \
+              UNION ALL SELECT r.pos FROM deliveries r WHERE r.event = $1 AND r.replay_of IS NOT NULL) GROUP BY 1",
+        )
+        .bind(event.pos().0.cast_signed())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut summary = EventSummary::default();
+        for row in rows {
+            let count = row.try_get::<i64, _>(1)? as u32;
+            summary.total += count;
+            match State::from_number(row.try_get(0)?) {
+                Some(State::Pending | State::Retrying) => summary.open += count,
+                Some(State::Delivered) => summary.delivered += count,
+                _ => summary.unsuccessful += count,
+            }
+        }
+        Ok(summary)
+    }
+
+    /// One delivery.
+    pub async fn delivery(&self, tenant: TenantKey, id: DeliveryId) -> Result<Option<Delivery>, Error> {
+        let sql = const_format::concatcp!(DELIVERY, " WHERE d.pos = $1");
+        let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&self.readers).await?;
+        let delivery = row.map(|row| read::delivery(&row)).transpose()?;
+        Ok(delivery.filter(|it| it.tenant == tenant && it.id == id))
+    }
+
+    /// A page of deliveries and where the next one starts.
+    pub async fn deliveries(
+        &self,
+        tenant: TenantKey,
+        filter: &DeliveryFilter,
+        page: Page,
+        now: Timestamp,
+    ) -> Result<(Vec<Delivery>, Option<Pos>), Error> {
+        let size = page.size as usize;
+        let (mut found, mut after, mut scanned) = (Vec::new(), page.after, 0);
+        loop {
+            let mut query = QueryBuilder::<Sqlite>::new(DELIVERY);
+            query.push(" WHERE d.tenant = ").push_bind(tenant.0);
+            narrow(&mut query, tenant, filter);
+            let chunk = size.max(200);
+            order(&mut query, "d.pos", after, page.order, chunk);
+            let rows = query.build().fetch_all(&self.readers).await?;
+            for row in &rows {
+                let delivery = read::delivery(row)?;
+                let fits = filter.fits(&delivery, now);
+                if fits && found.len() == size {
+                    return Ok((found, after));
+                }
+                after = Some(delivery.id.pos());
+                if fits {
+                    found.push(delivery);
+                }
+            }
+            scanned += rows.len();
+            if rows.len() < chunk {
+                return Ok((found, None));
+            }
+            if scanned >= SCAN_MAX {
+                return Ok((found, after));
+            }
+        }
+    }
+
+    /// The attempts of a delivery, first to last: a walk along its chain.
+    pub async fn attempts(&self, delivery: &Delivery) -> Result<Vec<Arc<Attempt>>, Error> {
+        let sql = const_format::concatcp!(
+            "WITH RECURSIVE chain (pos) AS (SELECT $1 UNION ALL SELECT x.prev FROM chain JOIN changes x \
+             ON x.pos = chain.pos) ",
+            CHANGE,
+            " JOIN chain ON chain.pos = c.pos WHERE c.is_attempt = 1 ORDER BY c.pos"
+        );
+        let query = sqlx::query(sql).bind(delivery.last_change.0.cast_signed());
+        let rows = query.fetch_all(&self.readers).await?;
+        let changes: Result<Vec<Change>, _> = rows.iter().map(read::change).collect();
+        Ok(changes?.into_iter().filter_map(|change| change.attempt).collect())
+    }
+
+    /// Open deliveries of an endpoint, nearest turn first.
+    pub async fn waiting(&self, endpoint: EndpointKey, limit: usize) -> Result<Vec<Arc<Delivery>>, Error> {
+        let sql = const_format::concatcp!(
+            DELIVERY,
+            " WHERE d.state < 2 AND d.endpoint = $1 ORDER BY d.turn_at, d.pos LIMIT $2"
+        );
+        let query = sqlx::query(sql).bind(endpoint.0).bind(limit as i64);
+        let rows = query.fetch_all(&self.readers).await?;
+        rows.iter().map(|row| read::delivery(row).map(Arc::new).map_err(Error::from)).collect()
+    }
+
+    /// Endpoints for which something waits: one index seek each.
+    pub async fn endpoints_waiting(&self) -> Result<Vec<EndpointKey>, Error> {
+        let keys: Vec<i64> = sqlx::query_scalar(
+            "WITH RECURSIVE w (key) AS (SELECT min(endpoint) FROM deliveries WHERE state < 2 UNION ALL \
+             SELECT (SELECT min(endpoint) FROM deliveries WHERE state < 2 AND endpoint > w.key) FROM w \
+             WHERE w.key IS NOT NULL) SELECT key FROM w WHERE key IS NOT NULL",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(keys.into_iter().map(EndpointKey).collect())
+    }
+
+    /// Up to `limit` changes after `after` and not beyond `upto`, and the position
+    /// they reach.
+    pub async fn changes(
+        &self,
+        after: Pos,
+        upto: Pos,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Change>>, Pos), Error> {
+        const RANGE: &str = " > $1 AND ";
+        let made =
+            const_format::concatcp!(CREATED, " WHERE d.pos", RANGE, "d.pos <= $2 ORDER BY d.pos LIMIT $3");
+        let later =
+            const_format::concatcp!(CHANGE, " WHERE c.pos", RANGE, "c.pos <= $2 ORDER BY c.pos LIMIT $3");
+        let mut found = Vec::new();
+        let bounds = (after.0.cast_signed(), upto.0.cast_signed(), limit as i64);
+        for row in
+            sqlx::query(made).bind(bounds.0).bind(bounds.1).bind(bounds.2).fetch_all(&self.readers).await?
+        {
+            found.push(Arc::new(read::created(&row)?));
+        }
+        for row in
+            sqlx::query(later).bind(bounds.0).bind(bounds.1).bind(bounds.2).fetch_all(&self.readers).await?
+        {
+            found.push(Arc::new(read::change(&row)?));
+        }
+        found.sort_by_key(|change| change.pos);
+        found.truncate(limit);
+        let reached =
+            if found.len() == limit { found.last().map_or(upto, |change| change.pos) } else { upto };
+        Ok((found, reached))
+    }
+
+    /// The position from which every change at or after an instant follows.
+    pub async fn position_at(&self, at: Timestamp) -> Result<Pos, Error> {
+        let pos: Option<i64> =
+            sqlx::query_scalar("SELECT pos FROM marks WHERE at < $1 ORDER BY at DESC LIMIT 1")
+                .bind(at.0)
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(pos.map_or(Pos(0), |pos| Pos(pos.cast_unsigned())))
+    }
+}
+
+fn narrow(query: &mut QueryBuilder<Sqlite>, tenant: TenantKey, filter: &DeliveryFilter) {
+    if let Some(events) = &filter.events {
+        query.push(" AND d.pos IN (SELECT 0");
+        for event in events {
+            let pos = event.pos().0.cast_signed();
+            query.push(" UNION ALL SELECT r.pos FROM deliveries r, events x WHERE x.pos = ").push_bind(pos);
+            query.push(" AND r.pos > x.pos AND r.pos <= x.pos + x.fanout");
+            query.push(
+                " UNION ALL SELECT r.pos FROM deliveries r WHERE r.replay_of IS NOT NULL AND r.event = ",
+            );
+            query.push_bind(pos);
+        }
+        query.push(")");
+    }
+    if let Some(ids) = &filter.endpoints {
+        query.push(" AND d.endpoint IN (SELECT n.key FROM endpoints n WHERE n.tenant = ").push_bind(tenant.0);
+        query.push(" AND n.id IN (");
+        let mut list = query.separated(", ");
+        for id in ids {
+            list.push_bind(id.to_string());
+        }
+        query.push("))");
+    }
+    if !filter.states.is_empty() {
+        let states: Vec<_> = filter.states.iter().map(|state| i64::from(*state as u8)).collect();
+        any_of(query, "d.state", &states);
+    }
+    created(query, "d.created_at", filter.created);
+}
+
+fn created(query: &mut QueryBuilder<Sqlite>, column: &str, range: TimeRange) {
+    if let Some(start) = range.start {
+        query.push(" AND ").push(column).push(" >= ").push_bind(start.0);
+    }
+    if let Some(end) = range.end {
+        query.push(" AND ").push(column).push(" < ").push_bind(end.0);
+    }
+}
+
+fn event(row: &SqliteRow) -> Result<SizedEvent, sqlx::Error> {
+    let pos = Pos(row.try_get::<i64, _>(0)?.cast_unsigned());
+    let (salt, created_at) = (row.try_get::<i64, _>(2)? as u32, Timestamp(row.try_get(3)?));
+    let metadata: Option<&str> = row.try_get(9)?;
+    let metadata: BTreeMap<String, String> = metadata
+        .map(|text| serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error))))
+        .transpose()?
+        .unwrap_or_default();
+    let data: Option<Vec<u8>> = row.try_get(12)?;
+    let event = Event {
+        id: EventId(Uid::new(created_at, salt, pos)),
+        tenant: TenantKey(row.try_get(1)?),
+        event_type: row.try_get::<&str, _>(7)?.into(),
+        payload: Payload {
+            content_type: row.try_get::<&str, _>(10)?.into(),
+            data: Bytes::from(data.unwrap_or_default()),
+        },
+        idempotency_key: row.try_get::<Option<String>, _>(8)?.unwrap_or_default(),
+        priority: row.try_get::<i64, _>(4)? as i8,
+        deliver_at: row.try_get::<Option<i64>, _>(5)?.map(Timestamp),
+        expires_at: row.try_get::<Option<i64>, _>(6)?.map(Timestamp),
+        metadata,
+        created_at,
+    };
+    Ok((event, row.try_get::<i64, _>(11)?.cast_unsigned()))
+}

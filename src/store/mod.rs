@@ -1,0 +1,323 @@
+//! The only SQL: one writer, reads beside it, and the newest changes in memory.
+//!
+//! A publish is two kinds of rows: the event and one delivery per endpoint. The
+//! result of an attempt updates the delivery's row and adds one change, which also
+//! holds the attempt. Positions are the keys of these rows, so the feed is these
+//! very tables read in order of their keys: nothing is written for it. The
+//! changes of one delivery are a chain through `prev`, so its history needs no
+//! index either. A delivery that succeeds at once costs three row writes and three
+//! index entries; see `docs/ARCHITECTURE.md` for what that measures.
+//!
+//! Errors: every read and write may fail with [`Error::Unavailable`]; nothing of
+//! the call was written then, and it may be tried again.
+
+mod deliveries;
+mod endpoints;
+mod error;
+mod letters;
+mod lists;
+mod open;
+mod operations;
+mod publish;
+mod read;
+mod recent;
+mod retention;
+mod rows;
+mod tx;
+mod writer;
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures_util::future::BoxFuture;
+use sqlx::{SqliteConnection, SqlitePool};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+pub use self::{
+    deliveries::{Finish, Steered},
+    endpoints::{Created, Edited},
+    error::Error,
+    letters::{Discarded, LetterFilter},
+    lists::{DeliveryFilter, EventFilter, SizedEvent},
+    open::OpenError,
+    operations::Task,
+    publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused},
+    recent::{RECENT_MAX, Recent},
+    retention::Cutoff,
+    tx::SharedRoutes,
+    writer::Gauges,
+};
+use self::{
+    tx::{Reroute, Tx},
+    writer::{Closure, Write, Writer},
+};
+use crate::domain::{
+    DeliveryId, Endpoint, EndpointKey, EventId, Operation, OperationId, Pos, TenantKey, Timestamp,
+};
+
+/// Writes handed over and not yet taken, at most.
+const INBOX_MAX: usize = 16 * 1024;
+
+/// How the store is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory of the database and its lock.
+    pub directory: PathBuf,
+    /// Identity given to a store when it is made.
+    pub incarnation: u32,
+    /// Open deliveries at most; publishing is refused beyond.
+    pub queue_max: u64,
+    /// Bytes of payload handed over and not yet committed, at most.
+    pub pending_bytes_max: u64,
+    /// Time between marks of the feed.
+    pub mark_every: i64,
+    /// Abort after so many transactions, before answering; for tests of recovery.
+    pub crash_after_commits: Option<u64>,
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct Store {
+    readers: SqlitePool,
+    inbox: mpsc::Sender<Write>,
+    recent: Arc<Recent>,
+    routes: Arc<SharedRoutes>,
+    gauges: Arc<Gauges>,
+    compacted: AtomicU64,
+    incarnation: u32,
+    config: Config,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens or makes the store. The task ends with an error when the store can no
+    /// longer be trusted: then stop the process.
+    pub async fn open(config: Config) -> Result<(Arc<Self>, JoinHandle<Result<(), Error>>), OpenError> {
+        let open::Opened { writer: mut conn, readers, lock } = open::open(&config.directory).await?;
+        sqlx::query("INSERT INTO meta VALUES ('incarnation', $1) ON CONFLICT DO NOTHING")
+            .bind(i64::from(config.incarnation))
+            .execute(&mut conn)
+            .await?;
+        let position = Pos(meta(&mut conn, "position").await?.cast_unsigned());
+        let recent = Arc::new(Recent::new(position));
+        let routes = Arc::new(SharedRoutes::default());
+        routes.apply(endpoints::all(&mut conn).await?.into_iter().map(Reroute::Put).collect());
+        let gauges = Arc::new(Gauges::default());
+        let open: i64 = sqlx::query_scalar("SELECT count(*) FROM deliveries WHERE state < 2")
+            .fetch_one(&mut conn)
+            .await?;
+        gauges.open.store(open, Ordering::Relaxed);
+        let last_mark: Option<i64> =
+            sqlx::query_scalar("SELECT max(at) FROM marks").fetch_one(&mut conn).await?;
+        let compacted = AtomicU64::new(meta(&mut conn, "compacted").await?.cast_unsigned());
+        let incarnation = meta(&mut conn, "incarnation").await? as u32;
+        let (inbox, outbox) = mpsc::channel(INBOX_MAX);
+        let writer = Writer {
+            conn,
+            routes: Arc::clone(&routes),
+            recent: Arc::clone(&recent),
+            gauges: Arc::clone(&gauges),
+            config: config.clone(),
+            position,
+            last_mark: Timestamp(last_mark.unwrap_or(0)),
+            finishes: Vec::new(),
+        };
+        let task = tokio::spawn(writer.run(outbox));
+        let store =
+            Self { readers, inbox, recent, routes, gauges, compacted, incarnation, config, _lock: lock };
+        Ok((Arc::new(store), task))
+    }
+
+    /// Writes what was handed over, marks an orderly stop and closes the file.
+    pub async fn close(&self) -> Result<(), Error> {
+        let (done, closed) = oneshot::channel();
+        self.inbox.send(Write::Close(done)).await.map_err(|_| Error::Unavailable(None))?;
+        let conn = closed.await.map_err(|_| Error::Unavailable(None))?;
+        self.readers.close().await;
+        Ok(open::close(conn).await?)
+    }
+
+    /// The newest changes and the wake-up.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// The routing table.
+    pub fn routes(&self) -> &SharedRoutes {
+        &self.routes
+    }
+
+    /// Counts for limits and metrics.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// The last position the feed has forgotten.
+    pub fn compacted(&self) -> Pos {
+        Pos(self.compacted.load(Ordering::Acquire))
+    }
+
+    /// The store's identity: another one after a restore means another history.
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Publishes events: durable once answered.
+    pub async fn publish(&self, publish: Publish) -> Result<Vec<Result<Published, Refused>>, Error> {
+        let bytes: u64 = publish.events.iter().map(|event| event.payload.data.len() as u64 + 512).sum();
+        let _pending = self.admit(bytes)?;
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Write::Publish(publish, reply)).await.map_err(|_| Error::Unavailable(None))?;
+        answer.await.map_err(|_| Error::Unavailable(None))?
+    }
+
+    /// Records the result of an attempt, or an expiration. Not lost from here on
+    /// unless the process is; the feed tells when it is committed.
+    pub async fn finish(&self, finish: Finish) -> Result<(), Error> {
+        self.inbox.send(Write::Finish(Box::new(finish))).await.map_err(|_| Error::Unavailable(None))
+    }
+
+    /// Makes an endpoint.
+    pub async fn create_endpoint(&self, endpoint: Endpoint) -> Result<Created, Error> {
+        self.call(move |tx| Box::pin(endpoints::create(tx, endpoint))).await
+    }
+
+    /// Changes an endpoint. `version` is the one it must have, if any.
+    pub async fn edit_endpoint<E: Send + 'static>(
+        &self,
+        tenant: TenantKey,
+        id: String,
+        version: Option<u64>,
+        now: Timestamp,
+        change: impl FnOnce(&mut Endpoint) -> Result<(), E> + Send + 'static,
+    ) -> Result<Edited<E>, Error> {
+        self.call(move |tx| {
+            Box::pin(async move { endpoints::edit(tx, tenant, &id, version, now, change).await })
+        })
+        .await
+    }
+
+    /// Deletes an endpoint.
+    pub async fn delete_endpoint(
+        &self,
+        tenant: TenantKey,
+        id: String,
+        version: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Edited<std::convert::Infallible>, Error> {
+        self.call(move |tx| Box::pin(async move { endpoints::delete(tx, tenant, &id, version, now).await }))
+            .await
+    }
+
+    /// Cancels an open delivery.
+    pub async fn cancel(&self, tenant: TenantKey, id: DeliveryId, now: Timestamp) -> Result<Steered, Error> {
+        self.call(move |tx| Box::pin(deliveries::cancel(tx, tenant, id, now))).await
+    }
+
+    /// Cancels the open deliveries of an event; says how many.
+    pub async fn cancel_event(&self, event: EventId, now: Timestamp) -> Result<u32, Error> {
+        self.call(move |tx| Box::pin(deliveries::cancel_event(tx, event, now))).await
+    }
+
+    /// Cancels up to `limit` open deliveries of an endpoint; says how many.
+    pub async fn cancel_endpoint(&self, key: EndpointKey, limit: u32, now: Timestamp) -> Result<u32, Error> {
+        self.call(move |tx| Box::pin(deliveries::cancel_endpoint(tx, key, limit, now))).await
+    }
+
+    /// Makes an open delivery due now, or repeats a finished one.
+    pub async fn retry(&self, tenant: TenantKey, id: DeliveryId, now: Timestamp) -> Result<Steered, Error> {
+        self.call(move |tx| Box::pin(deliveries::retry(tx, tenant, id, now))).await
+    }
+
+    /// Sends a dead letter again.
+    pub async fn replay(&self, tenant: TenantKey, id: DeliveryId, now: Timestamp) -> Result<Steered, Error> {
+        self.call(move |tx| Box::pin(letters::replay(tx, tenant, id, now))).await
+    }
+
+    /// Removes a dead letter.
+    pub async fn discard(&self, tenant: TenantKey, id: DeliveryId) -> Result<Discarded, Error> {
+        self.call(move |tx| Box::pin(letters::discard(tx, tenant, id))).await
+    }
+
+    /// Accepts an operation.
+    pub async fn create_operation(&self, task: Task) -> Result<Operation, Error> {
+        self.call(move |tx| Box::pin(operations::create(tx, task))).await
+    }
+
+    /// Handles a page of an operation's items; says whether it goes on.
+    pub async fn operation_step(
+        &self,
+        id: OperationId,
+        items: Vec<DeliveryId>,
+        last: bool,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        self.call(move |tx| Box::pin(operations::step(tx, id, items, last, now))).await
+    }
+
+    /// Stops an operation. Nothing: it has finished, or there is none.
+    pub async fn cancel_operation(
+        &self,
+        id: OperationId,
+        now: Timestamp,
+    ) -> Result<Option<Operation>, Error> {
+        self.call(move |tx| Box::pin(operations::cancel(tx, id, now))).await
+    }
+
+    /// Removes a little of what is too old; says whether there is more.
+    pub async fn forget(&self, cutoff: Cutoff) -> Result<bool, Error> {
+        let (compacted, more) = self.call(move |tx| Box::pin(retention::step(tx, cutoff))).await?;
+        self.compacted.store(compacted.0, Ordering::Release);
+        Ok(more)
+    }
+
+    async fn call<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        F: for<'a> FnOnce(&'a mut Tx<'_>) -> BoxFuture<'a, Result<T, Error>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let call = Box::new(Closure::new(work, reply));
+        self.inbox.send(Write::Call(call)).await.map_err(|_| Error::Unavailable(None))?;
+        answer.await.map_err(|_| Error::Unavailable(None))?
+    }
+
+    /// Refuses what would not fit, before anything is buffered.
+    fn admit(&self, bytes: u64) -> Result<Pending<'_>, Error> {
+        let open = u64::try_from(self.gauges.open.load(Ordering::Relaxed)).unwrap_or(0);
+        if open >= self.config.queue_max {
+            return Err(Error::QueueFull { depth: open, limit: self.config.queue_max });
+        }
+        let before = self.gauges.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let pending = Pending { gauges: &self.gauges, bytes };
+        if before > 0 && before + bytes > self.config.pending_bytes_max {
+            return Err(Error::QueueFull { depth: before + bytes, limit: self.config.pending_bytes_max });
+        }
+        Ok(pending)
+    }
+}
+
+/// Bytes on their way to the writer; given back when dropped.
+struct Pending<'g> {
+    gauges: &'g Gauges,
+    bytes: u64,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.gauges.pending_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+async fn meta(conn: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT value FROM meta WHERE key = $1").bind(key).fetch_one(conn).await
+}

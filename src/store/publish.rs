@@ -1,0 +1,336 @@
+//! Publishing: events, their idempotency keys and their deliveries.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+use sha2::{Digest as _, Sha256};
+use sqlx::Row as _;
+
+use super::{rows::Rows, tx::Tx};
+use crate::domain::{
+    Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, State, TenantKey,
+    Timestamp, Trigger, Uid,
+};
+
+/// How long an idempotency key is remembered: 24 h.
+pub const IDEMPOTENCY_WINDOW: i64 = 24 * 3600 * 1_000_000;
+
+static EVENTS: LazyLock<Rows> = LazyLock::new(|| Rows::new("INSERT INTO events VALUES", 13, ""));
+static DELIVERIES: LazyLock<Rows> = LazyLock::new(|| Rows::new("INSERT INTO deliveries VALUES", 26, ""));
+static KEYS: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::new(
+        "INSERT INTO idempotency VALUES",
+        5,
+        "ON CONFLICT (tenant, key) DO UPDATE SET hash = excluded.hash, event = excluded.event, \
+         expires_at = excluded.expires_at",
+    )
+});
+const KNOWN_KEY: &str = "SELECT i.hash, i.event, e.created_at, e.salt, e.fanout FROM idempotency i \
+     JOIN events e ON e.pos = i.event WHERE i.tenant = $1 AND i.key = $2 AND i.expires_at > $3";
+
+/// Events handed in together.
+#[derive(Debug)]
+pub struct Publish {
+    /// The events.
+    pub events: Vec<NewEvent>,
+    /// All or none.
+    pub atomic: bool,
+    /// Acceptance.
+    pub at: Timestamp,
+    /// Random part of the ids.
+    pub salt: u32,
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its id, or that of the first with its key.
+    pub event: EventId,
+    /// The key was seen before; nothing was published.
+    pub duplicate: bool,
+    /// Endpoints that matched.
+    pub matched: u32,
+    /// The deliveries made and where they go; empty for a duplicate.
+    pub deliveries: Vec<(DeliveryId, Arc<str>)>,
+}
+
+/// Why an event was refused: its key was used before for other content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The event that has the key.
+    pub event: EventId,
+}
+
+/// What idempotency compares: everything that decides what is delivered.
+pub fn content_hash(event: &NewEvent) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    part(event.event_type.as_bytes());
+    part(event.payload.content_type.as_bytes());
+    part(&event.payload.data);
+    part(&[event.priority.cast_unsigned()]);
+    for (key, value) in &event.metadata {
+        part(key.as_bytes());
+        part(value.as_bytes());
+    }
+    let digest = hash.finalize();
+    let mut short = [0; 16];
+    short.copy_from_slice(&digest[..16]);
+    short
+}
+
+/// A known idempotency key.
+struct Known {
+    hash: Vec<u8>,
+    event: EventId,
+    matched: u32,
+}
+
+struct KeyRow {
+    tenant: TenantKey,
+    key: String,
+    hash: [u8; 16],
+    event: Pos,
+    expires_at: Timestamp,
+}
+
+/// One event ready to be written.
+struct Accepted {
+    event: Event,
+    wanting: Arc<[Arc<Endpoint>]>,
+    pos: Pos,
+}
+
+impl Tx<'_> {
+    /// Publishes what several callers handed in, with one statement a table.
+    pub(super) async fn publish<'p>(
+        &mut self,
+        publishes: impl Iterator<Item = &'p Publish>,
+    ) -> Result<Vec<Vec<Result<Published, Refused>>>, sqlx::Error> {
+        let (mut accepted, mut keys, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut in_batch: HashMap<(TenantKey, String), ([u8; 16], EventId, u32)> = HashMap::new();
+        for publish in publishes {
+            let mut known = Vec::with_capacity(publish.events.len());
+            for event in &publish.events {
+                known.push(self.known(event, publish.at, &in_batch).await?);
+            }
+            if publish.atomic && known.iter().any(|it| matches!(it, Some(Err(_)))) {
+                let refused =
+                    known.iter().find_map(|it| it.as_ref().and_then(|it| it.as_ref().err())).copied();
+                answers.push(refused.map(Err).into_iter().collect());
+                continue;
+            }
+            let mut results = Vec::with_capacity(publish.events.len());
+            for (event, known) in publish.events.iter().zip(known) {
+                // A twin earlier in the same call is only known by now.
+                let twin = in_batch.get(&(event.tenant, event.idempotency_key.clone()));
+                let known = match twin {
+                    Some((hash, id, matched)) if known.is_none() => {
+                        Some(compare(event, &Known { hash: hash.to_vec(), event: *id, matched: *matched }))
+                    }
+                    _ => known,
+                };
+                if let Some(answer) = known {
+                    results.push(answer);
+                    continue;
+                }
+                let (row, answer) = self.accept(event, publish);
+                if !event.idempotency_key.is_empty() {
+                    let (hash, expires_at) =
+                        (content_hash(event), Timestamp(publish.at.0 + IDEMPOTENCY_WINDOW));
+                    let key = event.idempotency_key.clone();
+                    in_batch.insert((event.tenant, key.clone()), (hash, answer.event, answer.matched));
+                    keys.push(KeyRow { tenant: event.tenant, key, hash, event: row.pos, expires_at });
+                }
+                accepted.push(row);
+                results.push(Ok(answer));
+            }
+            answers.push(results);
+        }
+        self.insert_events(&accepted).await?;
+        KEYS.execute(self.conn, &keys, |query, row| {
+            query
+                .bind(row.tenant.0)
+                .bind(row.key.as_str())
+                .bind(row.hash.as_slice())
+                .bind(row.event.0.cast_signed())
+                .bind(row.expires_at.0)
+        })
+        .await?;
+        Ok(answers)
+    }
+
+    /// What the store says of an event's idempotency key.
+    async fn known(
+        &mut self,
+        event: &NewEvent,
+        now: Timestamp,
+        in_batch: &HashMap<(TenantKey, String), ([u8; 16], EventId, u32)>,
+    ) -> Result<Option<Result<Published, Refused>>, sqlx::Error> {
+        if event.idempotency_key.is_empty() {
+            return Ok(None);
+        }
+        let key = (event.tenant, event.idempotency_key.clone());
+        if let Some((hash, id, matched)) = in_batch.get(&key) {
+            let known = Known { hash: hash.to_vec(), event: *id, matched: *matched };
+            return Ok(Some(compare(event, &known)));
+        }
+        let row = sqlx::query(KNOWN_KEY)
+            .bind(event.tenant.0)
+            .bind(event.idempotency_key.as_str())
+            .bind(now.0)
+            .fetch_optional(&mut *self.conn)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let pos = Pos(row.try_get::<i64, _>(1)?.cast_unsigned());
+        let salt = row.try_get::<i64, _>(3)? as u32;
+        let known = Known {
+            hash: row.try_get(0)?,
+            event: EventId(Uid::new(Timestamp(row.try_get(2)?), salt, pos)),
+            matched: row.try_get::<i64, _>(4)? as u32,
+        };
+        Ok(Some(compare(event, &known)))
+    }
+
+    /// Numbers an event and its deliveries.
+    fn accept(&mut self, new: &NewEvent, publish: &Publish) -> (Accepted, Published) {
+        let wanting = self.routes.wanting(new.tenant, &new.event_type);
+        let (pos, at) = (self.next_pos(), publish.at);
+        let event = Event {
+            id: EventId(Uid::new(at, publish.salt, pos)),
+            tenant: new.tenant,
+            event_type: Arc::clone(&new.event_type),
+            payload: new.payload.clone(),
+            idempotency_key: new.idempotency_key.clone(),
+            priority: new.priority,
+            deliver_at: new.deliver_at,
+            expires_at: new.expires_at,
+            metadata: new.metadata.clone(),
+            created_at: at,
+        };
+        let mut deliveries = Vec::with_capacity(wanting.len());
+        for endpoint in wanting.iter() {
+            let pos = self.next_pos();
+            let delivery = first_delivery(&event, endpoint, DeliveryId(Uid::new(at, publish.salt, pos)));
+            deliveries.push((delivery.id, Arc::clone(&endpoint.id)));
+            self.note(Change {
+                pos,
+                at,
+                kind: ChangeKind::Created,
+                previous: None,
+                delivery: Arc::new(delivery),
+                attempt: None,
+            });
+        }
+        let matched = wanting.len() as u32;
+        let published = Published { event: event.id, duplicate: false, matched, deliveries };
+        (Accepted { event, wanting, pos }, published)
+    }
+
+    async fn insert_events(&mut self, accepted: &[Accepted]) -> Result<(), sqlx::Error> {
+        EVENTS
+            .execute(self.conn, accepted, |query, row| {
+                let event = &row.event;
+                let key = Some(event.idempotency_key.as_str()).filter(|key| !key.is_empty());
+                let metadata =
+                    (!event.metadata.is_empty()).then(|| serde_json::json!(event.metadata).to_string());
+                query
+                    .bind(row.pos.0.cast_signed())
+                    .bind(event.tenant.0)
+                    .bind(i64::from(event.id.0.salt()))
+                    .bind(event.created_at.0)
+                    .bind(row.wanting.len() as i64)
+                    .bind(i64::from(event.priority))
+                    .bind(event.deliver_at.map(|at| at.0))
+                    .bind(event.expires_at.map(|at| at.0))
+                    .bind(&*event.event_type)
+                    .bind(key)
+                    .bind(metadata)
+                    .bind(&*event.payload.content_type)
+                    .bind(&event.payload.data[..])
+            })
+            .await?;
+        let made: Vec<_> = self.fresh_deliveries().collect();
+        insert_deliveries(self, &made).await
+    }
+}
+
+/// Writes delivery rows.
+pub(super) async fn insert_deliveries(
+    tx: &mut Tx<'_>,
+    deliveries: &[Arc<Delivery>],
+) -> Result<(), sqlx::Error> {
+    DELIVERIES
+        .execute(tx.conn, deliveries, |query, it| {
+            query
+                .bind(it.id.pos().0.cast_signed())
+                .bind(it.tenant.0)
+                .bind(it.event.pos().0.cast_signed())
+                .bind(it.endpoint.0)
+                .bind(i64::from(it.id.0.salt()))
+                .bind(it.created_at.0)
+                .bind(i64::from(it.trigger as u8))
+                .bind(i64::from(it.priority))
+                .bind(i64::from(it.max_attempts))
+                .bind(it.expires_at.map(|at| at.0))
+                .bind(it.replay_of.map(|id| id.0.to_bytes().to_vec()))
+                .bind(it.letter.map(|id| id.0.to_bytes().to_vec()))
+                .bind(i64::from(it.state as u8))
+                .bind(i64::from(it.attempts))
+                .bind(it.due_at.0)
+                .bind(it.due_at.0)
+                .bind(it.turn_at.0)
+                .bind(it.updated_at.0)
+                .bind(it.revision.cast_signed())
+                .bind(it.last_change.0.cast_signed())
+                .bind(None::<i64>)
+                .bind(None::<i64>)
+                .bind(None::<i64>)
+                .bind(None::<i64>)
+                .bind(None::<i64>)
+                .bind(None::<&str>)
+        })
+        .await
+}
+
+fn compare(event: &NewEvent, known: &Known) -> Result<Published, Refused> {
+    if known.hash == content_hash(event) {
+        Ok(Published { event: known.event, duplicate: true, matched: known.matched, deliveries: Vec::new() })
+    } else {
+        Err(Refused { event: known.event })
+    }
+}
+
+/// The delivery of an event to an endpoint, as publishing makes it.
+fn first_delivery(event: &Event, endpoint: &Endpoint, id: DeliveryId) -> Delivery {
+    let at = event.created_at;
+    let due_at = event.deliver_at.map_or(at, |deliver_at| deliver_at.max(at));
+    Delivery {
+        id,
+        tenant: event.tenant,
+        event: event.id,
+        event_type: Arc::clone(&event.event_type),
+        endpoint: endpoint.key,
+        endpoint_id: Arc::clone(&endpoint.id),
+        trigger: Trigger::Event,
+        priority: event.priority,
+        max_attempts: endpoint.retry.max_attempts,
+        created_at: at,
+        expires_at: event.expires_at,
+        replay_of: None,
+        letter: None,
+        state: State::Pending,
+        attempts: 0,
+        due_at,
+        turn_at: Delivery::turn(at, due_at, event.priority),
+        last: None,
+        updated_at: at,
+        revision: 1,
+        last_change: id.pos(),
+    }
+}

@@ -1,0 +1,194 @@
+//! A transaction under way, and what it changes outside the database.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sqlx::SqliteConnection;
+
+use crate::{
+    domain::{Change, ChangeKind, Delivery, Endpoint, EndpointKey, Pos, TenantKey, Timestamp},
+    machine::route::Routes,
+};
+
+/// The routing table, read by all and changed by the writer after each commit.
+#[derive(Debug, Default)]
+pub struct SharedRoutes {
+    routes: RwLock<Routes>,
+    /// Endpoints changed since somebody last asked.
+    changed: RwLock<Vec<EndpointKey>>,
+}
+
+/// A change of the routing table.
+#[derive(Debug)]
+pub(super) enum Reroute {
+    Put(Arc<Endpoint>),
+    Remove(EndpointKey),
+}
+
+impl SharedRoutes {
+    /// An endpoint by key; deleted ones are unknown.
+    pub fn get(&self, key: EndpointKey) -> Option<Arc<Endpoint>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// An endpoint by public id.
+    pub fn find(&self, tenant: TenantKey, id: &str) -> Option<Arc<Endpoint>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).find(tenant, id).cloned()
+    }
+
+    /// All endpoints that satisfy a condition, in order of creation.
+    pub fn select(&self, keep: impl Fn(&Endpoint) -> bool) -> Vec<Arc<Endpoint>> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<_> = routes.iter().filter(|endpoint| keep(endpoint)).cloned().collect();
+        found.sort_by_key(|endpoint| endpoint.key);
+        found
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Which endpoints were changed or deleted since the last call.
+    pub fn take_changed(&self) -> Vec<EndpointKey> {
+        if self.changed.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.changed.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn wanting(&self, tenant: TenantKey, event_type: &Arc<str>) -> Arc<[Arc<Endpoint>]> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner).wanting(tenant, event_type)
+    }
+
+    pub(super) fn apply(&self, reroutes: Vec<Reroute>) {
+        if reroutes.is_empty() {
+            return;
+        }
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = self.changed.write().unwrap_or_else(PoisonError::into_inner);
+        for reroute in reroutes {
+            match reroute {
+                Reroute::Put(endpoint) => {
+                    changed.push(endpoint.key);
+                    routes.put(endpoint);
+                }
+                Reroute::Remove(key) => {
+                    changed.push(key);
+                    routes.remove(key);
+                }
+            }
+        }
+    }
+}
+
+/// A transaction under way.
+pub struct Tx<'c> {
+    pub(super) conn: &'c mut SqliteConnection,
+    pub(super) routes: &'c SharedRoutes,
+    position: Pos,
+    started_at: Pos,
+    changes: Vec<Arc<Change>>,
+    reroutes: Vec<Reroute>,
+    open: i64,
+    latest: Timestamp,
+}
+
+/// What a committed transaction changes outside the database.
+pub(super) struct Effects {
+    pub position: Pos,
+    pub changes: Vec<Arc<Change>>,
+    pub routes: Vec<Reroute>,
+    pub open: i64,
+}
+
+impl<'c> Tx<'c> {
+    pub(super) fn new(conn: &'c mut SqliteConnection, routes: &'c SharedRoutes, position: Pos) -> Self {
+        let (changes, reroutes) = (Vec::new(), Vec::new());
+        Self {
+            conn,
+            routes,
+            position,
+            started_at: position,
+            changes,
+            reroutes,
+            open: 0,
+            latest: Timestamp(0),
+        }
+    }
+
+    /// The next number of the feed.
+    pub(super) fn next_pos(&mut self) -> Pos {
+        self.position = Pos(self.position.0 + 1);
+        self.position
+    }
+
+    /// Notes a change for those who follow the feed. Call in order of position.
+    pub(super) fn note(&mut self, change: Change) {
+        self.latest = self.latest.max(change.at);
+        let was_open = change.previous.is_some_and(crate::domain::State::is_open);
+        self.open += i64::from(change.delivery.is_open()) - i64::from(was_open);
+        self.changes.push(Arc::new(change));
+    }
+
+    /// The deliveries noted as made.
+    pub(super) fn fresh_deliveries(&self) -> impl Iterator<Item = Arc<Delivery>> {
+        let made = |change: &&Arc<Change>| change.kind == ChangeKind::Created;
+        self.changes.iter().filter(made).map(|change| Arc::clone(&change.delivery))
+    }
+
+    /// Notes a change of the routing table.
+    pub(super) fn reroute(&mut self, reroute: Reroute) {
+        self.reroutes.push(reroute);
+    }
+
+    /// The endpoint as this transaction sees it.
+    pub(super) fn endpoint(&self, key: EndpointKey) -> Option<Arc<Endpoint>> {
+        for reroute in self.reroutes.iter().rev() {
+            match reroute {
+                Reroute::Put(endpoint) if endpoint.key == key => return Some(Arc::clone(endpoint)),
+                Reroute::Remove(removed) if *removed == key => return None,
+                Reroute::Put(_) | Reroute::Remove(_) => {}
+            }
+        }
+        self.routes.get(key)
+    }
+
+    /// The endpoint with a public id, as this transaction sees it.
+    pub(super) fn find_endpoint(&self, tenant: TenantKey, id: &str) -> Option<Arc<Endpoint>> {
+        let added = self.reroutes.iter().rev().find_map(|reroute| match reroute {
+            Reroute::Put(endpoint) if endpoint.tenant == tenant && &*endpoint.id == id => Some(endpoint.key),
+            Reroute::Put(_) | Reroute::Remove(_) => None,
+        });
+        let key = added.or_else(|| self.routes.find(tenant, id).map(|endpoint| endpoint.key))?;
+        self.endpoint(key)
+    }
+
+    /// Writes the counter, as the last statement, and the mark if one is due.
+    pub(super) async fn close(
+        mut self,
+        last_mark: &mut Timestamp,
+        mark_every: i64,
+    ) -> Result<Effects, sqlx::Error> {
+        if self.position != self.started_at {
+            if self.latest.0 >= last_mark.0.saturating_add(mark_every) {
+                sqlx::query("INSERT OR IGNORE INTO marks VALUES ($1, $2)")
+                    .bind(self.latest.0)
+                    .bind(self.started_at.0.cast_signed())
+                    .execute(&mut *self.conn)
+                    .await?;
+                *last_mark = self.latest;
+            }
+            sqlx::query("UPDATE meta SET value = $1 WHERE key = 'position'")
+                .bind(self.position.0.cast_signed())
+                .execute(&mut *self.conn)
+                .await?;
+        }
+        let changes = std::mem::take(&mut self.changes);
+        Ok(Effects { position: self.position, changes, routes: self.reroutes, open: self.open })
+    }
+}

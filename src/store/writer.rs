@@ -1,0 +1,225 @@
+//! One writer, group commit.
+//!
+//! Nobody but this task writes. Callers hand it a write and await the answer; it
+//! takes all that has gathered, writes it in one transaction with a few multi-row
+//! statements, syncs once, and answers everyone. So a sync is shared by all
+//! callers of the moment, no delay is added when there is one caller, and a
+//! caller who goes away never leaves a transaction open.
+//!
+//! Results of attempts and expirations need no answer and must not be lost: they
+//! stay here until a transaction that holds them has committed.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64, Ordering},
+};
+
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
+use futures_util::future::BoxFuture;
+use sqlx::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Config, Error, Recent,
+    deliveries::Finish,
+    error::Severity,
+    publish::{Publish, Published, Refused},
+    tx::{SharedRoutes, Tx},
+};
+use crate::domain::Pos;
+
+/// Writes taken into one transaction at most. Measured gains end at 1024 rows.
+const BATCH_MAX: usize = 1024;
+
+/// A write, as handed over.
+pub(super) enum Write {
+    /// Events, with their answer.
+    Publish(Publish, oneshot::Sender<Result<Vec<Result<Published, Refused>>, Error>>),
+    /// The result of an attempt, or an expiration.
+    Finish(Box<Finish>),
+    /// Anything else.
+    Call(Box<dyn Call>),
+    /// Stop after this.
+    Close(oneshot::Sender<SqliteConnection>),
+}
+
+/// A write of one's own: runs inside the transaction, is answered after it.
+pub(super) trait Call: Send {
+    /// Runs. Decide first, then write: what was written is not taken back.
+    fn run<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), Error>>;
+    /// Answers the caller.
+    fn answer(self: Box<Self>, committed: Result<(), Error>);
+}
+
+/// What the writer counts, for limits and metrics.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Deliveries in open states.
+    pub open: AtomicI64,
+    /// Bytes of payload handed over and not yet committed.
+    pub pending_bytes: AtomicU64,
+    /// Transactions committed.
+    pub commits: AtomicU64,
+}
+
+/// The writing half of the store: state of the task.
+pub(super) struct Writer {
+    pub conn: SqliteConnection,
+    pub routes: Arc<SharedRoutes>,
+    pub recent: Arc<Recent>,
+    pub gauges: Arc<Gauges>,
+    pub config: Config,
+    pub position: Pos,
+    pub last_mark: crate::domain::Timestamp,
+    /// Results waiting for a transaction that commits.
+    pub finishes: Vec<Finish>,
+}
+
+impl Writer {
+    /// Runs until closed or until the store cannot be trusted any more; dropping
+    /// the receiver then fails every later write.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Write>) -> Result<(), Error> {
+        let mut backoff = patience();
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            if self.finishes.is_empty() {
+                if inbox.recv_many(&mut batch, BATCH_MAX).await == 0 {
+                    return Ok(());
+                }
+            } else {
+                let pause = backoff.next_backoff().unwrap_or_default();
+                let _ = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH_MAX)).await;
+            }
+            let closing = batch.iter().position(|write| matches!(write, Write::Close(_)));
+            let close = closing.map(|at| batch.swap_remove(at));
+            match self.commit(&mut batch).await {
+                Ok(()) => backoff = patience(),
+                Err(Severity::Fatal) => return Err(Error::Unavailable(None)),
+                Err(Severity::Passing | Severity::Full) => {}
+            }
+            if let Some(Write::Close(done)) = close {
+                let _ = done.send(self.conn);
+                return Ok(());
+            }
+        }
+    }
+
+    /// One transaction for the whole batch; answers everyone.
+    async fn commit(&mut self, batch: &mut Vec<Write>) -> Result<(), Severity> {
+        let (mut publishes, mut calls) = (Vec::new(), Vec::new());
+        for write in batch.drain(..) {
+            match write {
+                Write::Publish(publish, reply) => publishes.push((publish, reply)),
+                Write::Finish(finish) => self.finishes.push(*finish),
+                Write::Call(call) => calls.push(call),
+                Write::Close(_) => {}
+            }
+        }
+        if publishes.is_empty() && calls.is_empty() && self.finishes.is_empty() {
+            return Ok(());
+        }
+        let published = !publishes.is_empty();
+        match self.transact(&publishes, &mut calls).await {
+            Ok(answers) => {
+                self.finishes.clear();
+                let commits = self.gauges.commits.fetch_add(1, Ordering::Relaxed) + 1;
+                if published && self.config.crash_after_commits.is_some_and(|after| commits >= after) {
+                    std::process::abort();
+                }
+                for ((_, reply), answer) in publishes.into_iter().zip(answers) {
+                    let _ = reply.send(Ok(answer));
+                }
+                calls.into_iter().for_each(|call| call.answer(Ok(())));
+                Ok(())
+            }
+            Err(error) => {
+                let severity = Severity::of(&error);
+                tracing::error!(%error, ?severity, waiting = self.finishes.len(), "a write failed");
+                let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
+                let failed = || match severity {
+                    Severity::Full => Error::Full(sqlx::Error::WorkerCrashed),
+                    Severity::Passing | Severity::Fatal => Error::Unavailable(None),
+                };
+                for (_, reply) in publishes {
+                    let _ = reply.send(Err(failed()));
+                }
+                calls.into_iter().for_each(|call| call.answer(Err(failed())));
+                Err(severity)
+            }
+        }
+    }
+
+    async fn transact(
+        &mut self,
+        publishes: &[(Publish, oneshot::Sender<Result<Vec<Result<Published, Refused>>, Error>>)],
+        calls: &mut [Box<dyn Call>],
+    ) -> Result<Vec<Vec<Result<Published, Refused>>>, sqlx::Error> {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.conn).await?;
+        let mut tx = Tx::new(&mut self.conn, &self.routes, self.position);
+        let answers = tx.publish(publishes.iter().map(|(publish, _)| publish)).await?;
+        tx.finish(&self.finishes).await?;
+        for call in calls {
+            match call.run(&mut tx).await {
+                Ok(()) => {}
+                Err(Error::Unavailable(Some(error)) | Error::Full(error)) => return Err(error),
+                Err(error) => tracing::error!(%error, "a write was given up"),
+            }
+        }
+        let effects = tx.close(&mut self.last_mark, self.config.mark_every).await?;
+        sqlx::query("COMMIT").execute(&mut self.conn).await?;
+        self.position = effects.position;
+        self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);
+        self.routes.apply(effects.routes);
+        self.recent.push(effects.changes, effects.position);
+        Ok(answers)
+    }
+}
+
+/// Spaces out the tries at a store that refuses writes: 10 ms growing to 1 s.
+fn patience() -> ExponentialBackoff {
+    ExponentialBackoffBuilder::new()
+        .with_initial_interval(std::time::Duration::from_millis(10))
+        .with_max_interval(std::time::Duration::from_secs(1))
+        .with_max_elapsed_time(None)
+        .build()
+}
+
+/// A call made of a closure.
+pub(super) struct Closure<F, T> {
+    work: Option<F>,
+    result: Option<Result<T, Error>>,
+    reply: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<F, T> Closure<F, T> {
+    /// A call whose result goes to `reply`.
+    pub fn new(work: F, reply: oneshot::Sender<Result<T, Error>>) -> Self {
+        Self { work: Some(work), result: None, reply }
+    }
+}
+
+impl<F, T> Call for Closure<F, T>
+where
+    F: for<'a> FnOnce(&'a mut Tx<'_>) -> BoxFuture<'a, Result<T, Error>> + Send,
+    T: Send,
+{
+    fn run<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let Some(work) = self.work.take() else { return Ok(()) };
+            match work(tx).await {
+                Err(Error::Unavailable(source)) => Err(Error::Unavailable(source)),
+                Err(Error::Full(source)) => Err(Error::Full(source)),
+                result => {
+                    self.result = Some(result);
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Error>) {
+        let Self { result, reply, .. } = *self;
+        let result = committed.and_then(|()| result.unwrap_or(Err(Error::Unavailable(None))));
+        let _ = reply.send(result);
+    }
+}
