@@ -4,4 +4,5 @@ pub mod clock;
 pub mod domain;
 pub mod entropy;
 pub mod grpc;
+pub mod receiver;
 pub mod rest;
