@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod domain;
 pub mod entropy;
+pub mod front;
 pub mod grpc;
 pub mod receiver;
 pub mod rest;
