@@ -3,6 +3,9 @@
 pub mod clock;
 pub mod domain;
 pub mod entropy;
+pub mod front;
 pub mod grpc;
 pub mod machine;
+pub mod receiver;
+pub mod rest;
 pub mod store;

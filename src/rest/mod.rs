@@ -1,0 +1,30 @@
+//! REST over the gRPC services: JSON and HTTP paths as `google.api.http` in the
+//! protos says.
+//!
+//! Nothing here knows a single method. Routes, field names and types come from the
+//! descriptors, and every call goes through the same tower stack as one that came
+//! in over gRPC, so limits, validation, idempotency and errors exist once.
+//!
+//! A request passes through [`Rest::handle`]: `route` finds the binding,
+//! `request` makes the message out of path, query and body (`json` and `query` do
+//! the halves), `call` calls the gRPC router in this process, and `render`,
+//! `stream` or [`Problem`] writes the answer.
+
+mod call;
+#[cfg(test)]
+pub(crate) mod fake;
+mod json;
+mod problem;
+mod query;
+mod render;
+mod request;
+mod route;
+mod service;
+mod stream;
+mod template;
+#[cfg(test)]
+mod tests;
+
+pub use problem::{FieldError, Problem};
+pub use route::Error;
+pub use service::{BODY_BYTES_MAX, Rest, router};
