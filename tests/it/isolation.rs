@@ -1,0 +1,101 @@
+//! An endpoint that hangs delays itself only.
+//!
+//! Twenty endpoints take every request and never answer, with thousands waiting
+//! behind each; twenty others get their events as if those were not there. The
+//! measure is the time from the call that publishes to the first byte at the
+//! receiver, with and without the trouble, in the same process.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hookwire::grpc::pb;
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Answer, Api, Receiver, Server, alone, event, eventually, now, open_endpoint, percentile, span,
+};
+
+const HEALTHY: usize = 20;
+const HANGING: usize = 20;
+const WAITING_EACH: usize = 5_000;
+/// 200 a second for five seconds.
+const PACE: Duration = Duration::from_millis(5);
+const EVENTS: usize = 1_000;
+
+/// Publishes at a steady pace and returns how long each event took to its
+/// receiver.
+async fn measure(api: &Api, receiver: &Receiver, run: &str) -> Vec<Duration> {
+    let before = receiver.count();
+    let mut ticks = tokio::time::interval(PACE);
+    let mut calls = JoinSet::new();
+    for number in 0..EVENTS {
+        ticks.tick().await;
+        let api = api.clone();
+        let event =
+            event(&format!("healthy.{}", number % HEALTHY), format!("{{\"run\":\"{run}\",\"n\":{number}}}"));
+        calls.spawn(async move {
+            let published: Instant = now();
+            let response = api.publish(event).await;
+            (response.event_id, published)
+        });
+    }
+    let published = calls.join_all().await;
+    let ledger = receiver.wait_for(before + EVENTS, Duration::from_secs(60)).await;
+    let arrived: HashMap<_, _> =
+        ledger[before..].iter().map(|request| (request.event_id(), request.at)).collect();
+    published.iter().map(|(id, at)| arrived[id.as_str()].saturating_duration_since(*at)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_hang_do_not_delay_the_others() {
+    let _alone = alone().await;
+    let server = Server::build().env("LOG_LEVEL", "warn").start().await;
+    let api = server.api();
+    let healthy = Receiver::ok().await;
+    for number in 0..HEALTHY {
+        let event_types = vec![format!("healthy.{number}")];
+        let endpoint = pb::Endpoint { event_types, ..open_endpoint(healthy.at(&format!("/{number}"))) };
+        api.create_endpoint(endpoint).await;
+    }
+    let mut undisturbed = measure(&api, &healthy, "undisturbed").await;
+
+    let hanging = Receiver::answering(|_| Answer::hang()).await;
+    for number in 0..HANGING {
+        let endpoint = pb::Endpoint {
+            event_types: vec!["hanging".to_owned()],
+            http: Some(pb::HttpOptions { timeout: span(2000), ..Default::default() }),
+            circuit_breaker: Some(pb::CircuitBreaker { disabled: true, ..Default::default() }),
+            ..open_endpoint(hanging.at(&format!("/{number}")))
+        };
+        api.create_endpoint(endpoint).await;
+    }
+    let mut batches = JoinSet::new();
+    let per_batch = 250;
+    let callers = Arc::new(tokio::sync::Semaphore::new(2));
+    for _ in 0..WAITING_EACH / per_batch {
+        let (api, callers) = (api.clone(), Arc::clone(&callers));
+        batches.spawn(async move {
+            let _permit = callers.acquire().await.expect("never closed");
+            api.publish_batch((0..per_batch).map(|_| event("hanging", "{}")).collect()).await.published_count
+        });
+    }
+    let published: i32 = batches.join_all().await.into_iter().sum();
+    assert_eq!(usize::try_from(published), Ok(WAITING_EACH));
+    eventually(Duration::from_secs(30), "every hanging endpoint has its requests in flight", async || {
+        let seen = hanging.count();
+        if seen >= HANGING * 10 { Ok(()) } else { Err(format!("{seen} requests")) }
+    })
+    .await;
+
+    let hung_before = hanging.count();
+    let mut disturbed = measure(&api, &healthy, "disturbed").await;
+    let hung = hanging.count() - hung_before;
+
+    let (quiet, busy) = (percentile(&mut undisturbed, 0.99), percentile(&mut disturbed, 0.99));
+    println!("isolation: p99 {quiet:?} undisturbed, {busy:?} with {hung} requests hanging meanwhile");
+    assert!(hung >= HANGING * 10, "the others did hang meanwhile: {hung}");
+    assert!(busy <= quiet + Duration::from_millis(250), "p99 went from {quiet:?} to {busy:?}");
+}

@@ -1,0 +1,19 @@
+//! What Hookwire promises, claimed against the real binary: every test starts
+//! the server as its own process, publishes to it as a stranger would, and
+//! believes only what its own receiver wrote down.
+//!
+//! Nothing here reaches into the server's modules; only the generated messages
+//! are shared. So a claim that holds here holds for any client.
+
+mod bad_input;
+mod bodies;
+mod crash;
+mod idempotency;
+mod isolation;
+mod limits;
+mod reflection;
+mod rest;
+mod retry;
+mod shutdown;
+mod support;
+mod watch;
