@@ -2,7 +2,9 @@
 
 pub mod clock;
 pub mod domain;
+pub mod engine;
 pub mod entropy;
+pub mod feed;
 pub mod front;
 pub mod grpc;
 pub mod machine;

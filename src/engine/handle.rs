@@ -1,0 +1,65 @@
+//! How the rest of the house asks the engine.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    domain::{Attempt, Delivery, Endpoint, EndpointKey, Event, Live, Timestamp},
+    machine::breaker::Position,
+};
+
+/// A circuit breaker as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Circuit {
+    /// Where it stands.
+    pub position: Position,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When it last opened, if it is not closed.
+    pub opened_at: Option<Timestamp>,
+}
+
+/// A question to the dispatcher.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Live(Vec<Delivery>, oneshot::Sender<Vec<Live>>),
+    Circuits(Vec<EndpointKey>, oneshot::Sender<Vec<Circuit>>),
+    Test(Arc<Endpoint>, Box<Event>, oneshot::Sender<Attempt>),
+}
+
+/// Asks the engine.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) asks: mpsc::Sender<Ask>,
+}
+
+impl Handle {
+    /// What holds for each of these deliveries now; nothing known when the engine
+    /// has stopped.
+    pub async fn live(&self, deliveries: Vec<Delivery>) -> Vec<Live> {
+        let count = deliveries.len();
+        let (reply, answer) = oneshot::channel();
+        let asked = self.asks.send(Ask::Live(deliveries, reply)).await;
+        let answer = if asked.is_ok() { answer.await.ok() } else { None };
+        answer.unwrap_or_else(|| vec![Live::default(); count])
+    }
+
+    /// The circuit breakers of these endpoints.
+    pub async fn circuits(&self, endpoints: Vec<EndpointKey>) -> Vec<Circuit> {
+        let closed = Circuit { position: Position::Closed, failures: 0, opened_at: None };
+        let count = endpoints.len();
+        let (reply, answer) = oneshot::channel();
+        let asked = self.asks.send(Ask::Circuits(endpoints, reply)).await;
+        let answer = if asked.is_ok() { answer.await.ok() } else { None };
+        answer.unwrap_or_else(|| vec![closed; count])
+    }
+
+    /// Sends one event to an endpoint now, past queue, limits, breaker and retries.
+    /// Nothing is stored. Nothing: the engine has stopped.
+    pub async fn test(&self, endpoint: Arc<Endpoint>, event: Event) -> Option<Attempt> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(Ask::Test(endpoint, Box::new(event), reply)).await.ok()?;
+        answer.await.ok()
+    }
+}

@@ -1,0 +1,5 @@
+//! Do: drives lanes over store, feed and egress.
+
+mod handle;
+
+pub use handle::{Circuit, Handle};

@@ -1,0 +1,116 @@
+//! Following committed changes from a position: nothing missed, nothing twice.
+//!
+//! A [`Cursor`] is a place in the feed, not a mailbox. Close to the head it reads
+//! the changes kept in memory; one that has fallen behind reads pages from the
+//! store until it has caught up. So whoever is slow costs no memory, delays
+//! nobody and loses nothing, as long as the feed is retained. A wake-up carries no
+//! data: it only says "look".
+
+mod token;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use self::token::{Token, TokenError};
+use crate::{
+    domain::{Change, Pos, Timestamp},
+    store::{self, Store},
+};
+
+/// Changes read from the store at once.
+const PAGE: usize = 500;
+
+/// Why a position cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The feed no longer reaches back that far. Start from `oldest`, and list what
+    /// matters, or accept the gap.
+    #[error("the position is older than the retained feed")]
+    Compacted {
+        /// The oldest position that can still be followed.
+        oldest: Pos,
+    },
+    /// The store cannot be read. Worth trying again from the same position.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Where to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// After what is committed now.
+    Now,
+    /// After this position.
+    After(Pos),
+    /// At the first change at or after this instant.
+    At(Timestamp),
+    /// At the oldest change held.
+    Earliest,
+}
+
+/// A place in the feed.
+#[derive(Debug)]
+pub struct Cursor {
+    store: Arc<Store>,
+    position: Pos,
+    head: watch::Receiver<Pos>,
+    /// Changes before this instant are passed over: set by [`Start::At`].
+    not_before: Timestamp,
+}
+
+impl Cursor {
+    /// A cursor at a start.
+    pub async fn open(store: Arc<Store>, start: Start) -> Result<Self, Error> {
+        let head = store.recent().subscribe();
+        let compacted = store.compacted();
+        let (position, not_before) = match start {
+            Start::Now => (store.recent().position(), Timestamp(i64::MIN)),
+            Start::After(pos) => (pos, Timestamp(i64::MIN)),
+            Start::Earliest => (compacted, Timestamp(i64::MIN)),
+            Start::At(at) => (store.position_at(at).await?, at),
+        };
+        if position < compacted {
+            return Err(Error::Compacted { oldest: compacted });
+        }
+        Ok(Self { store, position, head, not_before })
+    }
+
+    /// The position reached.
+    pub fn position(&self) -> Pos {
+        self.position
+    }
+
+    /// Committed positions still ahead.
+    pub fn lag(&self) -> u64 {
+        self.store.recent().position().0.saturating_sub(self.position.0)
+    }
+
+    /// Up to `limit` changes that are already there, none if the cursor is at the
+    /// head. Changes of some interest to nobody count too, so an empty answer may
+    /// still have moved the cursor.
+    pub async fn ready(&mut self, limit: usize) -> Result<Vec<Arc<Change>>, Error> {
+        let compacted = self.store.compacted();
+        if self.position < compacted {
+            return Err(Error::Compacted { oldest: compacted });
+        }
+        let (mut changes, reached) = match self.store.recent().after(self.position, limit) {
+            Some(found) => found,
+            None => {
+                let upto = self.store.recent().position();
+                self.store.changes(self.position, upto, limit.min(PAGE)).await?
+            }
+        };
+        if self.not_before > Timestamp(i64::MIN) {
+            changes.retain(|change| change.at >= self.not_before);
+        }
+        self.position = reached;
+        Ok(changes)
+    }
+
+    /// Waits until something lies ahead. False: the store was closed.
+    pub async fn wait(&mut self) -> bool {
+        let position = self.position;
+        self.head.wait_for(|head| *head > position).await.is_ok()
+    }
+}
