@@ -1,7 +1,9 @@
 //! Hookwire delivers webhooks.
 
 pub mod clock;
+pub mod content;
 pub mod domain;
+pub mod egress;
 pub mod engine;
 pub mod entropy;
 pub mod feed;
@@ -10,4 +12,5 @@ pub mod grpc;
 pub mod machine;
 pub mod receiver;
 pub mod rest;
+pub mod signing;
 pub mod store;

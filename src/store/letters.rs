@@ -238,7 +238,7 @@ fn select(tenant: TenantKey) -> QueryBuilder<Sqlite> {
 fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &LetterFilter) {
     let lists: [(&str, Option<Vec<i64>>); 4] = [
         ("l.endpoint", filter.endpoints.clone()),
-        ("d.event", some(&filter.events, |pos| pos.cast_signed())),
+        ("d.event", some(&filter.events, u64::cast_signed)),
         ("l.reason", some(&filter.reasons, i64::from)),
         ("l.state", some(&filter.states, i64::from)),
     ];
