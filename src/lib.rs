@@ -1,6 +1,7 @@
 //! Hookwire delivers webhooks.
 
 pub mod clock;
+pub mod content;
 pub mod domain;
 pub mod entropy;
 pub mod grpc;
