@@ -6,8 +6,8 @@ use super::caller::Caller;
 use crate::{
     clock::Clock,
     domain::{
-        Attempt, Cause, DeadLetterPolicy, Delivery, DeliveryId, Event, Fault, Micros, Outcome, Pos, RetryPolicy, State,
-        Timestamp, Timings, Trigger, Uid,
+        Attempt, Cause, DeadLetterPolicy, Delivery, DeliveryId, Event, Fault, Micros, Outcome, Pos,
+        RetryPolicy, State, Timestamp, Timings, Trigger, Uid,
     },
     egress::Client,
     entropy::Entropy,
@@ -19,7 +19,6 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What attempts share.
-#[derive(Debug)]
 pub(super) struct Context {
     pub store: Arc<Store>,
     pub client: Client,

@@ -19,7 +19,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 
 /// An endpoint ready to be called.
-#[derive(Debug)]
 pub(super) struct Caller {
     pub endpoint: Arc<Endpoint>,
     target: Result<Target, Fault>,

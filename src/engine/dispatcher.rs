@@ -280,9 +280,11 @@ impl Dispatcher {
             Ask::Live(deliveries, reply) => {
                 let live = deliveries.iter().map(|delivery| match self.lanes.get_mut(&delivery.endpoint) {
                     Some(slot) => slot.lane.live(delivery, now),
-                    None => self.store.routes().get(delivery.endpoint).map_or_else(Live::default, |endpoint| {
-                        Lane::new(endpoint, false, now).live(delivery, now)
-                    }),
+                    None => {
+                        self.store.routes().get(delivery.endpoint).map_or_else(Live::default, |endpoint| {
+                            Lane::new(endpoint, false, now).live(delivery, now)
+                        })
+                    }
                 });
                 let _ = reply.send(live.collect());
             }
@@ -314,8 +316,12 @@ impl Dispatcher {
 
     fn open_lane(&mut self, endpoint: Arc<Endpoint>, stored: bool, now: Timestamp) {
         let caller = Arc::new(Caller::new(Arc::clone(&endpoint), &self.config.policy));
-        let slot =
-            Slot { lane: Lane::new(Arc::clone(&endpoint), stored, now), caller, timer: None, is_ready: false };
+        let slot = Slot {
+            lane: Lane::new(Arc::clone(&endpoint), stored, now),
+            caller,
+            timer: None,
+            is_ready: false,
+        };
         self.lanes.insert(endpoint.key, slot);
     }
 

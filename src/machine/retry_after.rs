@@ -28,8 +28,10 @@ pub fn asked_wait(policy: &RetryPolicy, answer: &Answer, now: Timestamp) -> Opti
 pub fn quiet_until(policy: &RetryPolicy, attempt: &Attempt) -> Option<Timestamp> {
     let status = attempt.status.filter(|status| matches!(status, 429 | 503))?;
     let headers = &attempt.response.as_ref()?.headers;
-    let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
-    let answer = Answer { status, retry_after: header("retry-after"), date: header("date"), ..Answer::default() };
+    let header =
+        |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+    let answer =
+        Answer { status, retry_after: header("retry-after"), date: header("date"), ..Answer::default() };
     let ended_at = attempt.started_at.plus(attempt.duration);
     asked_wait(policy, &answer, ended_at).map(|wait| ended_at.plus(wait))
 }

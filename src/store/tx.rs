@@ -197,6 +197,12 @@ impl<'c> Tx<'c> {
                 .await?;
         }
         let changes = std::mem::take(&mut self.changes);
-        Ok(Effects { position: self.position, changes, routes: self.reroutes, hot: self.hot, open: self.open })
+        Ok(Effects {
+            position: self.position,
+            changes,
+            routes: self.reroutes,
+            hot: self.hot,
+            open: self.open,
+        })
     }
 }
