@@ -1,6 +1,7 @@
 //! Hookwire delivers webhooks.
 
 pub mod clock;
+pub mod config;
 pub mod content;
 pub mod domain;
 pub mod egress;
@@ -14,3 +15,4 @@ pub mod receiver;
 pub mod rest;
 pub mod signing;
 pub mod store;
+pub mod telemetry;

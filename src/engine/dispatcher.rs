@@ -84,7 +84,7 @@ pub async fn start(
     };
     for key in waiting {
         if let Some(endpoint) = dispatcher.store.routes().get(key) {
-            dispatcher.open_lane(endpoint, true, now);
+            dispatcher.open_lane(&endpoint, true, now);
             dispatcher.wake(key);
         }
     }
@@ -189,7 +189,7 @@ impl Dispatcher {
         }
         if !self.lanes.contains_key(&key) {
             let Some(endpoint) = self.store.routes().get(key) else { return };
-            self.open_lane(endpoint, false, now);
+            self.open_lane(&endpoint, false, now);
         }
         let Some(slot) = self.lanes.get_mut(&key) else { return };
         if let Some(attempt) = &change.attempt {
@@ -314,15 +314,10 @@ impl Dispatcher {
         }
     }
 
-    fn open_lane(&mut self, endpoint: Arc<Endpoint>, stored: bool, now: Timestamp) {
-        let caller = Arc::new(Caller::new(Arc::clone(&endpoint), &self.config.policy));
-        let slot = Slot {
-            lane: Lane::new(Arc::clone(&endpoint), stored, now),
-            caller,
-            timer: None,
-            is_ready: false,
-        };
-        self.lanes.insert(endpoint.key, slot);
+    fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: bool, now: Timestamp) {
+        let caller = Arc::new(Caller::new(Arc::clone(endpoint), &self.config.policy));
+        let lane = Lane::new(Arc::clone(endpoint), stored, now);
+        self.lanes.insert(endpoint.key, Slot { lane, caller, timer: None, is_ready: false });
     }
 
     fn close_lane(&mut self, key: EndpointKey) {

@@ -65,9 +65,8 @@ impl Severity {
         match code.map(|code| code & 0xff) {
             Some(FULL) => Self::Full,
             Some(IOERR | CORRUPT | NOTADB) => Self::Fatal,
-            Some(_) => Self::Passing,
             None if matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_)) => Self::Fatal,
-            None => Self::Passing,
+            Some(_) | None => Self::Passing,
         }
     }
 }

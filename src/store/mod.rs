@@ -24,6 +24,8 @@ mod read;
 mod recent;
 mod retention;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod tx;
 mod writer;
 
@@ -82,8 +84,9 @@ pub struct Config {
     pub pending_bytes_max: u64,
     /// Time between marks of the feed.
     pub mark_every: i64,
-    /// Abort after so many transactions, before answering; for tests of recovery.
-    pub crash_after_commits: Option<u64>,
+    /// Abort after so many transactions that publish, before answering; for tests
+    /// of recovery.
+    pub crash_after_publishes: Option<u64>,
 }
 
 /// The store.

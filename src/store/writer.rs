@@ -126,8 +126,8 @@ impl Writer {
         match self.transact(&publishes, &mut calls).await {
             Ok(answers) => {
                 self.finishes.clear();
-                let commits = self.gauges.commits.fetch_add(1, Ordering::Relaxed) + 1;
-                if published && self.config.crash_after_commits.is_some_and(|after| commits >= after) {
+                self.gauges.commits.fetch_add(1, Ordering::Relaxed);
+                if published && self.config.crash_after_publishes.as_mut().is_some_and(count_down) {
                     std::process::abort();
                 }
                 for ((_, reply), answer) in publishes.into_iter().zip(answers) {
@@ -178,6 +178,12 @@ impl Writer {
         self.recent.push(effects.changes, effects.position);
         Ok(answers)
     }
+}
+
+/// Counts one; says whether that was the last.
+fn count_down(left: &mut u64) -> bool {
+    *left = left.saturating_sub(1);
+    *left == 0
 }
 
 /// Spaces out the tries at a store that refuses writes: 10 ms growing to 1 s.
