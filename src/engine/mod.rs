@@ -17,6 +17,8 @@ mod caller;
 mod dispatcher;
 mod handle;
 mod observe;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     dispatcher::{Config, start},

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 
 use super::{
     Config, Created, DeliveryFilter, EventFilter, Finish, LetterFilter, Publish, RECENT_MAX, Steered, Store,
-    Task, letters, lists, retention::Cutoff,
+    Task, deliveries, letters, lists, retention::Cutoff,
 };
 use crate::domain::{
     BreakerPolicy, Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointKey, EndpointState,
