@@ -1,5 +1,6 @@
 //! Hookwire delivers webhooks.
 
+pub mod app;
 pub mod clock;
 pub mod domain;
 pub mod engine;
