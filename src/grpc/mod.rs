@@ -1,3 +1,105 @@
 //! gRPC: wire in and out.
+//!
+//! A method takes its message apart ([`convert`]), calls one use case of
+//! [`crate::app`] and puts the answer together. Errors become statuses in one
+//! place, [`status`].
 
+mod convert;
+mod dead_letters;
+mod deliveries;
+mod endpoints;
+mod events;
+mod gateway;
+mod operations;
 pub mod pb;
+mod publish_stream;
+mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, middleware::from_fn};
+use tonic::{codec::CompressionEncoding, server::NamedService, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_reflection::server::{Builder, Error};
+
+use self::pb::{
+    dead_letter_service_server::DeadLetterServiceServer, delivery_service_server::DeliveryServiceServer,
+    endpoint_service_server::EndpointServiceServer, event_service_server::EventServiceServer,
+    operation_service_server::OperationServiceServer,
+};
+use crate::{app::App, domain::TenantKey};
+
+/// Whose everything is.
+const TENANT: TenantKey = TenantKey::DEFAULT;
+/// Longest time of a call that is not a stream.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Largest request with events: a full batch and what frames it.
+const EVENTS_BYTES_MAX: usize = (16 << 20) + (64 << 10);
+/// Largest other request.
+const OTHER_BYTES_MAX: usize = 4 << 20;
+/// Largest response: pages are cut well below it, single items may be larger than
+/// a client's usual limit.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
+
+/// Tells who asks whether the server and each of its services serve.
+#[derive(Clone, Debug)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Says so for the server as a whole and for each service.
+    pub async fn set_serving(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in [
+            "",
+            EndpointServiceServer::<endpoints::Endpoints>::NAME,
+            EventServiceServer::<events::Events>::NAME,
+            DeliveryServiceServer::<deliveries::Deliveries>::NAME,
+            DeadLetterServiceServer::<dead_letters::DeadLetters>::NAME,
+            OperationServiceServer::<operations::Operations>::NAME,
+        ] {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// Limits and compression, which every service has.
+macro_rules! served {
+    ($server:ident($service:expr), $bytes:expr) => {
+        $server::new($service)
+            .max_decoding_message_size($bytes)
+            .max_encoding_message_size(RESPONSE_BYTES_MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip)
+    };
+}
+
+/// The services with health and reflection, and the handle that sets the health:
+/// nothing serves until it says so. There is no fallback among the routes.
+pub async fn routes(app: Arc<App>) -> Result<(Routes, Health), Error> {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health(reporter);
+    health.set_serving(false).await;
+    let routes = Routes::from(Router::new())
+        .add_service(served!(EndpointServiceServer(endpoints::Endpoints(Arc::clone(&app))), OTHER_BYTES_MAX))
+        .add_service(served!(EventServiceServer(events::Events(Arc::clone(&app))), EVENTS_BYTES_MAX))
+        .add_service(served!(
+            DeliveryServiceServer(deliveries::Deliveries(Arc::clone(&app))),
+            OTHER_BYTES_MAX
+        ))
+        .add_service(served!(
+            DeadLetterServiceServer(dead_letters::DeadLetters(Arc::clone(&app))),
+            OTHER_BYTES_MAX
+        ))
+        .add_service(served!(OperationServiceServer(operations::Operations(app)), OTHER_BYTES_MAX))
+        .add_service(health_service)
+        .add_service(descriptors().build_v1()?)
+        .add_service(descriptors().build_v1alpha()?);
+    Ok((Routes::from(routes.into_axum_router().layer(from_fn(gateway::guard))), health))
+}
+
+fn descriptors() -> Builder<'static> {
+    Builder::configure()
+        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}

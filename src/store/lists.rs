@@ -242,6 +242,23 @@ impl Store {
         Ok(keys.into_iter().map(EndpointKey).collect())
     }
 
+    /// The keys of endpoints by public id, deleted ones included.
+    pub async fn endpoint_keys(
+        &self,
+        tenant: TenantKey,
+        ids: &[Arc<str>],
+    ) -> Result<Vec<EndpointKey>, Error> {
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT key FROM endpoints WHERE tenant = ");
+        query.push_bind(tenant.0).push(" AND id IN (");
+        let mut list = query.separated(", ");
+        for id in ids {
+            list.push_bind(id.to_string());
+        }
+        query.push(")");
+        let keys: Vec<i64> = query.build_query_scalar().fetch_all(&self.readers).await?;
+        Ok(keys.into_iter().map(EndpointKey).collect())
+    }
+
     /// Up to `limit` changes after `after` and not beyond `upto`, and the position
     /// they reach.
     pub async fn changes(

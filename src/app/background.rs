@@ -1,0 +1,108 @@
+//! What goes on without being asked: sweeping up after deleted endpoints, and
+//! forgetting what is too old.
+
+use std::{sync::PoisonError, time::Duration};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{App, Error};
+use crate::{
+    domain::{EndpointKey, Micros},
+    store::Cutoff,
+};
+
+/// Deliveries cancelled in one transaction, so that no publish waits long.
+const SWEEP_STEP: u32 = 500;
+/// Between rounds of forgetting; often when the feed is kept for less than this.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_OFTEN: Duration = Duration::from_secs(1);
+/// Before something that failed is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// The change log.
+    pub feed: Micros,
+    /// Finished deliveries with their events.
+    pub history: Micros,
+    /// Finished operations.
+    pub operations: Micros,
+}
+
+impl App {
+    /// Queues the open deliveries of a deleted endpoint to be cancelled.
+    pub(super) fn sweep(&self, key: EndpointKey) {
+        self.sweeps.lock().unwrap_or_else(PoisonError::into_inner).push_back(key);
+        self.new_sweep.notify_one();
+    }
+
+    /// Queues what an earlier run left undone; for the start.
+    pub async fn resume_sweeps(&self) -> Result<(), Error> {
+        for key in self.store.endpoints_waiting().await? {
+            if self.store.routes().get(key).is_none() {
+                self.sweep(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels the open deliveries of deleted endpoints until told to stop.
+    pub async fn sweep_deleted(&self, shutdown: CancellationToken) {
+        let work = async {
+            loop {
+                let next = self.sweeps.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                match next {
+                    Some(key) => self.sweep_one(key).await,
+                    None => self.new_sweep.notified().await,
+                }
+            }
+        };
+        shutdown.run_until_cancelled(work).await;
+    }
+
+    async fn sweep_one(&self, key: EndpointKey) {
+        loop {
+            match self.store.cancel_endpoint(key, SWEEP_STEP, self.now()).await {
+                Ok(cancelled) if cancelled < SWEEP_STEP => return,
+                Ok(_) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "deliveries of a deleted endpoint cannot be cancelled yet");
+                    sleep(AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// Forgets what is too old until told to stop.
+    pub async fn run_janitor(&self, shutdown: CancellationToken, retention: RetentionConfig) {
+        let brief = retention.feed.to_std() < FORGET_EVERY;
+        let every = if brief { FORGET_OFTEN } else { FORGET_EVERY };
+        let work = async {
+            loop {
+                sleep(every).await;
+                let now = self.now();
+                let cutoff = Cutoff {
+                    now,
+                    feed: now.minus(retention.feed),
+                    history: now.minus(retention.history),
+                    operations: now.minus(retention.operations),
+                };
+                loop {
+                    match self.store.forget(cutoff).await {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(error) => {
+                            let error = &error as &dyn std::error::Error;
+                            tracing::warn!(error, "what is too old cannot be removed yet");
+                            break;
+                        }
+                    }
+                }
+            }
+        };
+        shutdown.run_until_cancelled(work).await;
+    }
+}

@@ -1,0 +1,155 @@
+//! What the service does, one file per aggregate. No wire format and no SQL here:
+//! the edges hand in checked values and the store keeps them.
+//!
+//! Nothing is held across the answer of a write, so a caller that goes away in the
+//! middle of a call leaves nothing half done: the store's writer either commits the
+//! whole of it or nothing.
+
+mod background;
+mod dead_letters;
+mod deliveries;
+mod endpoints;
+mod error;
+mod events;
+mod operations;
+mod secrets;
+mod tokens;
+mod url;
+mod watch;
+
+use std::{collections::VecDeque, sync::Arc, sync::Mutex};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    background::RetentionConfig,
+    dead_letters::{Letter, LetterQuery},
+    deliveries::Seen,
+    endpoints::{EndpointFilter, EndpointView},
+    error::{Error, Invalid, Kind},
+    events::{Found, Show},
+    operations::OperationFilter,
+    secrets::{DEFAULT_GRACE, GRACE_MAX, Rotated, Rotation, SECRET_BYTES, check_secret},
+    tokens::{List, PageQuery},
+    url::{UrlRefusal, check_url},
+    watch::{Batch, Watch, WatchStart, WatchStream},
+};
+use crate::{
+    clock::Clock,
+    domain::{EndpointKey, EventId, Pos, TenantKey, Timestamp, Uid},
+    engine,
+    entropy::Entropy,
+    store::Store,
+};
+
+/// How much of what there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one payload.
+    pub payload_bytes_max: usize,
+    /// Bytes of the payloads of one batch, or unacknowledged on one stream.
+    pub batch_bytes_max: usize,
+    /// Watches open at once.
+    pub watches_max: usize,
+    /// Publishing streams open at once.
+    pub publish_streams_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes_max: 1 << 20,
+            batch_bytes_max: 16 << 20,
+            watches_max: 1000,
+            publish_streams_max: 1000,
+        }
+    }
+}
+
+/// The use cases.
+#[derive(Debug)]
+pub struct App {
+    store: Arc<Store>,
+    engine: engine::Handle,
+    clock: Clock,
+    entropy: Entropy,
+    limits: Limits,
+    draining: CancellationToken,
+    watches: Arc<Semaphore>,
+    publish_streams: Arc<Semaphore>,
+    /// An operation was accepted.
+    new_operation: Notify,
+    /// Deleted endpoints whose open deliveries are still to be cancelled.
+    sweeps: Mutex<VecDeque<EndpointKey>>,
+    new_sweep: Notify,
+}
+
+impl App {
+    /// The use cases over a store and an engine. Streams end in order once
+    /// `draining` is cancelled.
+    pub fn new(
+        store: Arc<Store>,
+        engine: engine::Handle,
+        clock: Clock,
+        entropy: Entropy,
+        limits: Limits,
+        draining: CancellationToken,
+    ) -> Self {
+        Self {
+            store,
+            engine,
+            clock,
+            entropy,
+            draining,
+            watches: Arc::new(Semaphore::new(limits.watches_max)),
+            publish_streams: Arc::new(Semaphore::new(limits.publish_streams_max)),
+            limits,
+            new_operation: Notify::new(),
+            sweeps: Mutex::default(),
+            new_sweep: Notify::new(),
+        }
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How much of what there may be.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Cancelled when streams are to end.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Room for one more publishing stream, given back when dropped.
+    pub fn publish_stream(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.open_stream(&self.publish_streams, self.limits.publish_streams_max)
+    }
+
+    fn open_stream(&self, room: &Arc<Semaphore>, limit: usize) -> Result<OwnedSemaphorePermit, Error> {
+        if self.draining.is_cancelled() {
+            return Err(Error::draining());
+        }
+        Arc::clone(room).try_acquire_owned().map_err(|_| Error::TooManyStreams { limit })
+    }
+
+    /// Bits for an id that no row numbers: the place of the position is random.
+    fn fresh_uid(&self, now: Timestamp) -> Uid {
+        Uid::new(now, self.entropy.salt(), Pos(u64::from_be_bytes(self.entropy.bytes())))
+    }
+
+    /// An event id for what is never stored.
+    fn fresh_event_id(&self, now: Timestamp) -> EventId {
+        EventId(self.fresh_uid(now))
+    }
+
+    /// Name of a tenant.
+    pub fn tenant_name(&self, tenant: TenantKey) -> String {
+        if tenant == TenantKey::DEFAULT { "default".to_owned() } else { tenant.0.to_string() }
+    }
+}

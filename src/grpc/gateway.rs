@@ -1,0 +1,104 @@
+//! What holds for every call, before and after its method: the time it has, and an
+//! error of our own where a message was too large to be decoded.
+//!
+//! The front drives hyper itself, so nothing below has looked at `grpc-timeout`.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use http::HeaderMap;
+use tonic::{Status, metadata::MetadataMap};
+
+use super::{
+    TIMEOUT_MAX,
+    status::{self, Caller},
+};
+
+/// Methods whose answer is a stream: they have no ceiling of time.
+const STREAMS: [&str; 3] = ["/WatchDeliveries", "/PublishEventStream", "/ServerReflectionInfo"];
+/// Health is watched, too.
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// Bounds a call, and words its errors.
+pub(super) async fn guard(request: Request, next: Next) -> Response {
+    let caller = Caller::by(&MetadataMap::from_headers(id_only(request.headers())));
+    let path = request.uri().path();
+    let streams = path == HEALTH_WATCH || STREAMS.iter().any(|method| path.ends_with(method));
+    let asked = timeout(request.headers());
+    let limit = if streams { asked } else { Some(asked.unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX)) };
+    let response = match limit {
+        None => next.run(request).await,
+        Some(limit) => match tokio::time::timeout(limit, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => refusal(Status::deadline_exceeded("the call's time is over; nothing was half done")),
+        },
+    };
+    // An error before the first message is in the headers.
+    match Status::from_header_map(response.headers()) {
+        Some(error) if error.code() != tonic::Code::Ok && error.details().is_empty() => {
+            match status::undecodable(&error, &caller) {
+                Some(error) => refusal(error),
+                None => response,
+            }
+        }
+        Some(_) | None => response,
+    }
+}
+
+fn refusal(status: Status) -> Response {
+    status.into_http::<Body>().into_response()
+}
+
+fn id_only(headers: &HeaderMap) -> HeaderMap {
+    let id = headers.get(status::REQUEST_ID).cloned();
+    id.map(|id| (http::HeaderName::from_static(status::REQUEST_ID), id)).into_iter().collect()
+}
+
+/// The time a caller gives, by `grpc-timeout`: up to eight digits and a unit.
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_digits_and_a_unit() {
+        let cases = [
+            ("5S", Some(Duration::from_secs(5))),
+            ("1H", Some(Duration::from_secs(3600))),
+            ("99999999m", Some(Duration::from_millis(99_999_999))),
+            ("20u", Some(Duration::from_micros(20))),
+            ("", None),
+            ("S", None),
+            ("5", None),
+            ("5x", None),
+            ("-5S", None),
+            ("123456789S", None),
+        ];
+        for (text, expected) in cases {
+            let headers = HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]);
+            assert_eq!(timeout(&headers), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `PublishEventStream`: the way in for a steady flow.
+//!
+//! What has arrived is taken as one chunk and published as one, and several chunks
+//! are on their way at once; acknowledgements come back in the order of the
+//! requests. All of it happens while the response is polled, in one task: when the
+//! client does not take acknowledgements nothing more is read, and HTTP/2 slows it
+//! down.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream, FuturesOrdered, ReadyChunks},
+};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Status, Streaming};
+
+use super::{
+    convert::{Root, events::result},
+    events::{intake, payload_bytes},
+    pb,
+    status::{self, Caller},
+};
+use crate::{
+    app::{App, Error},
+    domain::{NewEvent, Rule},
+    store::Published,
+};
+
+/// Requests taken together at most.
+const CHUNK_MAX: usize = 128;
+/// Chunks on their way to the store at most.
+const CHUNKS_MAX: usize = 16;
+/// Events unacknowledged at most.
+const UNACKED_MAX: usize = 1000;
+/// How long a client may still send after it was told that the server is to go.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
+
+type Requests = ReadyChunks<Streaming<pb::PublishEventStreamRequest>>;
+type Item = Result<pb::PublishEventStreamResponse, Status>;
+
+/// The responses to a stream of requests.
+pub(super) fn serve(
+    app: Arc<App>,
+    requests: Streaming<pb::PublishEventStreamRequest>,
+    caller: Caller,
+    permit: OwnedSemaphorePermit,
+) -> BoxStream<'static, Item> {
+    let publisher = Publisher {
+        draining: Box::pin(app.draining().clone().cancelled_owned()),
+        app,
+        caller,
+        requests: requests.ready_chunks(CHUNK_MAX),
+        in_flight: FuturesOrdered::new(),
+        unacked: 0,
+        unacked_bytes: 0,
+        last_sequence: None,
+        leaving: None,
+        end: None,
+        _permit: permit,
+    };
+    stream::unfold(Some(publisher), async |publisher| {
+        let mut publisher = publisher?;
+        let item = publisher.next().await?;
+        let goes_on = item.is_ok();
+        Some((item, goes_on.then_some(publisher)))
+    })
+    .boxed()
+}
+
+/// One stream.
+struct Publisher {
+    app: Arc<App>,
+    caller: Caller,
+    requests: Requests,
+    in_flight: FuturesOrdered<BoxFuture<'static, Done>>,
+    unacked: usize,
+    unacked_bytes: usize,
+    last_sequence: Option<u64>,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The client was told to go; runs out when it has had its time.
+    leaving: Option<Pin<Box<Sleep>>>,
+    /// Nothing more is read; how the stream ends once all is acknowledged.
+    end: Option<Result<(), Status>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Requests on their way to the store.
+struct Chunk {
+    sequences: Vec<u64>,
+    events: Vec<Result<NewEvent, Error>>,
+    bytes: usize,
+}
+
+/// What became of a chunk.
+struct Done {
+    sequences: Vec<u64>,
+    outcomes: Result<Vec<Result<Published, Error>>, Error>,
+    bytes: usize,
+}
+
+/// What happens next on a stream.
+enum Turn {
+    Done(Done),
+    Requests(Option<Vec<Result<pb::PublishEventStreamRequest, Status>>>),
+    Drain,
+    TimeUp,
+    Over,
+}
+
+impl Publisher {
+    async fn next(&mut self) -> Option<Item> {
+        loop {
+            match self.turn().await {
+                Turn::Done(done) => return Some(self.acknowledge(done)),
+                Turn::Requests(None) => self.end = Some(Ok(())),
+                Turn::Requests(Some(requests)) => self.take(requests),
+                Turn::Drain => {
+                    self.leaving = Some(Box::pin(sleep(LEAVE_AFTER)));
+                    return Some(Ok(pb::PublishEventStreamResponse { acks: Vec::new(), go_away: true }));
+                }
+                Turn::TimeUp => self.end = Some(Err(self.caller.refuse(Error::draining()))),
+                Turn::Over => return self.end.take().and_then(Result::err).map(Err),
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Turn {
+        let reading = self.end.is_none();
+        let room = self.unacked + CHUNK_MAX <= UNACKED_MAX
+            && self.unacked_bytes < self.app.limits().batch_bytes_max
+            && self.in_flight.len() < CHUNKS_MAX;
+        tokio::select! {
+            biased;
+            Some(done) = self.in_flight.next() => Turn::Done(done),
+            () = &mut self.draining, if reading && self.leaving.is_none() => Turn::Drain,
+            () = time_up(&mut self.leaving), if reading => Turn::TimeUp,
+            requests = self.requests.next(), if reading && room => Turn::Requests(requests),
+            // Only when nothing is on its way and nothing is read any more.
+            else => Turn::Over,
+        }
+    }
+
+    /// Sends off what has arrived.
+    fn take(&mut self, requests: Vec<Result<pb::PublishEventStreamRequest, Status>>) {
+        let intake = intake(&self.app);
+        let mut chunk = Chunk {
+            sequences: Vec::with_capacity(requests.len()),
+            events: Vec::with_capacity(requests.len()),
+            bytes: 0,
+        };
+        for request in requests {
+            let pb::PublishEventStreamRequest { sequence, event } = match request {
+                Ok(request) => request,
+                Err(status) => {
+                    self.end = Some(Err(status::decoding(status, &self.caller)));
+                    break;
+                }
+            };
+            if self.last_sequence.is_some_and(|last| sequence <= last) {
+                let error = Error::invalid("sequence", Rule::OutOfRange, "must be above the one before");
+                self.end = Some(Err(self.caller.refuse(error)));
+                break;
+            }
+            self.last_sequence = Some(sequence);
+            chunk.bytes += event.as_ref().map_or(0, payload_bytes);
+            chunk.sequences.push(sequence);
+            chunk.events.push(intake.required(Root::Field("event"), "event", event));
+        }
+        if chunk.sequences.is_empty() {
+            return;
+        }
+        self.unacked += chunk.sequences.len();
+        self.unacked_bytes += chunk.bytes;
+        self.in_flight.push_back(publish(Arc::clone(&self.app), chunk).boxed());
+    }
+
+    /// One response for all that is done by now.
+    fn acknowledge(&mut self, done: Done) -> Item {
+        let mut acks = Vec::with_capacity(done.sequences.len());
+        let mut next = Some(done);
+        while let Some(done) = next {
+            self.unacked -= done.sequences.len();
+            self.unacked_bytes -= done.bytes;
+            match done.outcomes {
+                Ok(outcomes) => acks.extend(done.sequences.into_iter().zip(outcomes).map(acknowledgement)),
+                // The store is out of reach, so what follows has no better chance.
+                Err(error) if acks.is_empty() => return Err(self.caller.refuse(error)),
+                Err(error) => {
+                    self.end = Some(Err(self.caller.refuse(error)));
+                    self.in_flight.clear();
+                    break;
+                }
+            }
+            next = self.in_flight.next().now_or_never().flatten();
+        }
+        Ok(pb::PublishEventStreamResponse { acks, go_away: false })
+    }
+}
+
+async fn publish(app: Arc<App>, chunk: Chunk) -> Done {
+    let Chunk { sequences, events, bytes } = chunk;
+    Done { sequences, outcomes: app.publish_chunk(events).await, bytes }
+}
+
+fn acknowledgement((sequence, outcome): (u64, Result<Published, Error>)) -> pb::PublishEventAck {
+    pb::PublishEventAck { sequence, result: Some(result(outcome)) }
+}
+
+async fn time_up(leaving: &mut Option<Pin<Box<Sleep>>>) {
+    match leaving {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
+    }
+}
