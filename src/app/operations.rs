@@ -82,7 +82,7 @@ impl App {
     /// Reads an operation.
     pub async fn operation(&self, tenant: TenantKey, id: OperationId) -> Result<Operation, Error> {
         let found = self.store.operation(tenant, id).await?;
-        found.ok_or_else(|| Error::not_found(Kind::Operation, id))
+        found.ok_or_else(|| Error::not_found(Kind::Operation, id.to_string()))
     }
 
     /// A page of operations, newest first, and the token of the next.
