@@ -1,8 +1,51 @@
-//! Hookwire delivers webhooks.
+//! Hookwire delivers webhooks: a program publishes an event over gRPC, Hookwire
+//! stores it durably and brings it to every subscribed endpoint over HTTP.
+//!
+//! This page is the map of the house. A module uses only what stands above it, as
+//! `tests/tidy.rs` checks. `docs/ARCHITECTURE.md` draws how an event moves through.
+//!
+//! **Words and rules**
+//!
+//! - [`domain`]: plain data and its rules: ids, events, endpoints, deliveries,
+//!   attempts, policies, dead letters, operations. No I/O, no clock, no chance.
+//! - [`clock`] and [`entropy`]: the only readers of the time and of randomness.
+//! - [`signing`]: the signature headers of a request. *A new signature scheme goes
+//!   here*, with its name in [`domain::Scheme`].
+//! - [`content`]: the body of a request.
+//! - [`machine`]: DECIDE. Which endpoints want an event, what of a lane may be sent
+//!   now, what an answer means, when to try again. Pure. *A new retry rule goes
+//!   into [`machine::judge`]*; a seeded simulator runs it all in virtual time.
+//!
+//! **Doing**
+//!
+//! - [`store`]: the only SQL. One writer that shares each sync among all callers,
+//!   reads beside it, the newest changes in memory.
+//! - [`feed`]: following committed changes from a position, and the tokens for it.
+//! - [`egress`]: one HTTP request, one deadline, one typed outcome; the connection
+//!   pool; the check of target URLs.
+//! - [`engine`]: DO. One dispatcher owns the lanes and follows the feed; an attempt
+//!   is a task of its own.
+//!
+//! **Talking**
+//!
+//! - [`app`]: the use cases, one file per aggregate; watching; background work.
+//! - [`grpc`]: wire in and out. *A new RPC goes into `proto/`, `grpc/` and `app/`
+//!   under its noun*; REST follows from its `google.api.http` option.
+//! - [`rest`]: REST/JSON as a translation of the same RPCs.
+//! - [`receiver`]: the test receiver at `/test/webhook`.
+//! - [`front`]: the one port: connections, request ids, who answers what.
+//!
+//! **Running**
+//!
+//! - [`telemetry`], [`config`]: logs and metrics; what can be set.
+//! - [`server`]: the composition root: builds all of it and closes it in order.
 
 pub mod app;
 pub mod clock;
+pub mod config;
+pub mod content;
 pub mod domain;
+pub mod egress;
 pub mod engine;
 pub mod entropy;
 pub mod feed;
@@ -11,4 +54,7 @@ pub mod grpc;
 pub mod machine;
 pub mod receiver;
 pub mod rest;
+pub mod server;
+pub mod signing;
 pub mod store;
+pub mod telemetry;

@@ -1,3 +1,76 @@
-//! The command line.
+//! The command line: reads what was asked, runs it, and says in one sentence why
+//! it did not work.
 
-fn main() {}
+use std::{error::Error as _, io::Write as _, process::ExitCode};
+
+use clap::Parser as _;
+use hookwire::{
+    config::{Cli, Command, Dev},
+    server, telemetry,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Dev(dev) => run_dev(dev),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hookwire: {}", sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_dev(dev: Dev) -> anyhow::Result<()> {
+    telemetry::init_logs(&dev.log_level)?;
+    let metrics = telemetry::init_metrics()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let signals = server::Signals::default();
+        tokio::spawn(obey(signals.clone()));
+        let data_dir = dev.data_dir.clone();
+        let announce = move |address| {
+            // Whoever closed our output wants the server all the same.
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(server::welcome(address, &data_dir).as_bytes());
+            let _ = out.flush();
+        };
+        Ok(server::dev(dev, metrics, signals, announce).await?)
+    })
+}
+
+/// The first signal asks for an orderly stop, the second ends at once.
+async fn obey(signals: server::Signals) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received; stop the server by SIGKILL");
+        return;
+    };
+    let mut stops = 0;
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        signals.stop.cancel();
+        stops += 1;
+        if stops > 1 {
+            tracing::warn!("stopping at once; attempts in flight will be repeated");
+            std::process::exit(130);
+        }
+    }
+}
+
+/// An error and its causes, joined.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}

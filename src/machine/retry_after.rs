@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::domain::{Answer, Micros, RetryPolicy, Timestamp};
+use crate::domain::{Answer, Attempt, Micros, RetryPolicy, Timestamp};
 
 /// How long the endpoint asked us to wait, counted from `now` and capped by the
 /// policy. Only 429 and 503 may ask. Seconds or an HTTP date; a date counts from
@@ -22,6 +22,18 @@ pub fn asked_wait(policy: &RetryPolicy, answer: &Answer, now: Timestamp) -> Opti
         until.since(since)
     };
     (wait > Micros::ZERO).then(|| wait.min(policy.max_retry_after))
+}
+
+/// Until when the endpoint asked for silence, as an attempt recorded it.
+pub fn quiet_until(policy: &RetryPolicy, attempt: &Attempt) -> Option<Timestamp> {
+    let status = attempt.status.filter(|status| matches!(status, 429 | 503))?;
+    let headers = &attempt.response.as_ref()?.headers;
+    let header =
+        |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+    let answer =
+        Answer { status, retry_after: header("retry-after"), date: header("date"), ..Answer::default() };
+    let ended_at = attempt.started_at.plus(attempt.duration);
+    asked_wait(policy, &answer, ended_at).map(|wait| ended_at.plus(wait))
 }
 
 fn date(text: &str) -> Option<Timestamp> {

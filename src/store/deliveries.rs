@@ -5,8 +5,12 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use const_format::concatcp;
+
 use super::{
-    Error, letters, publish,
+    Error, letters,
+    lists::{OF_EVENT, WAITING},
+    publish,
     read::{self, DELIVERY},
     rows::Rows,
     tx::Tx,
@@ -19,7 +23,7 @@ use crate::{
     machine::judge::attempt_id,
 };
 
-static UPDATE: LazyLock<Rows> = LazyLock::new(|| {
+pub(super) static UPDATE: LazyLock<Rows> = LazyLock::new(|| {
     Rows::new(
         "UPDATE deliveries SET state = v.column2, attempts = v.column3, due_at = v.column4, turn_at = v.column5, \
          updated_at = v.column6, revision = v.column7, last_change = v.column8, last_at = v.column9, \
@@ -207,7 +211,7 @@ impl Tx<'_> {
         tenant: TenantKey,
         id: DeliveryId,
     ) -> Result<Option<Delivery>, sqlx::Error> {
-        let sql = const_format::concatcp!(DELIVERY, " WHERE d.pos = $1");
+        let sql = concatcp!(DELIVERY, " WHERE d.pos = $1");
         let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&mut *self.conn).await?;
         let delivery = row.map(|row| read::delivery(&row)).transpose()?;
         Ok(delivery.filter(|it| it.tenant == tenant && it.id == id))
@@ -231,12 +235,7 @@ pub(super) async fn cancel(
 
 /// Cancels the open deliveries of an event; says how many.
 pub(super) async fn cancel_event(tx: &mut Tx<'_>, event: EventId, now: Timestamp) -> Result<u32, Error> {
-    let sql = const_format::concatcp!(
-        DELIVERY,
-        " WHERE d.state < 2 AND d.event = $1 AND d.pos IN \
-         (SELECT r.pos FROM deliveries r, events x WHERE x.pos = $1 AND r.pos > x.pos AND r.pos <= x.pos + x.fanout \
-          UNION ALL SELECT r.pos FROM deliveries r WHERE r.event = $1 AND r.replay_of IS NOT NULL)"
-    );
+    let sql = concatcp!(DELIVERY, " WHERE d.state < 2 AND d.pos IN ", OF_EVENT);
     let rows = sqlx::query(sql).bind(event.pos().0.cast_signed()).fetch_all(&mut *tx.conn).await?;
     cancel_all(tx, rows, now).await
 }
@@ -248,11 +247,7 @@ pub(super) async fn cancel_endpoint(
     limit: u32,
     now: Timestamp,
 ) -> Result<u32, Error> {
-    let sql = const_format::concatcp!(
-        DELIVERY,
-        " WHERE d.state < 2 AND d.endpoint = $1 ORDER BY d.turn_at, d.pos LIMIT $2"
-    );
-    let query = sqlx::query(sql).bind(endpoint.0).bind(i64::from(limit));
+    let query = sqlx::query(WAITING).bind(endpoint.0).bind(i64::from(limit));
     let rows = query.fetch_all(&mut *tx.conn).await?;
     cancel_all(tx, rows, now).await
 }

@@ -58,16 +58,15 @@ impl Severity {
         const CORRUPT: i32 = 11;
         const FULL: i32 = 13;
         const NOTADB: i32 = 26;
-        let code =
-            error.as_database_error().and_then(|it| it.code()).and_then(|code| code.parse::<i32>().ok());
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .and_then(|code| code.parse::<i32>().ok());
         match code.map(|code| code & 0xff) {
             Some(FULL) => Self::Full,
             Some(IOERR | CORRUPT | NOTADB) => Self::Fatal,
-            Some(_) => Self::Passing,
-            None => match error {
-                sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => Self::Fatal,
-                _ => Self::Passing,
-            },
+            None if matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_)) => Self::Fatal,
+            Some(_) | None => Self::Passing,
         }
     }
 }

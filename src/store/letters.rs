@@ -229,16 +229,16 @@ impl Store {
     }
 }
 
-fn select(tenant: TenantKey) -> QueryBuilder<Sqlite> {
+pub(super) fn select(tenant: TenantKey) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(read::DELIVERY.replace(" FROM", &format!(", {LETTER_COLUMNS} FROM")));
     query.push(" JOIN dead_letters l ON l.delivery = d.pos WHERE l.tenant = ").push_bind(tenant.0);
     query
 }
 
-fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &LetterFilter) {
+pub(super) fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &LetterFilter) {
     let lists: [(&str, Option<Vec<i64>>); 4] = [
         ("l.endpoint", filter.endpoints.clone()),
-        ("d.event", some(&filter.events, |pos| pos.cast_signed())),
+        ("d.event", some(&filter.events, u64::cast_signed)),
         ("l.reason", some(&filter.reasons, i64::from)),
         ("l.state", some(&filter.states, i64::from)),
     ];
@@ -281,9 +281,12 @@ pub(super) fn order(
         Order::NewestFirst => (" < ", " DESC"),
         Order::OldestFirst => (" > ", " ASC"),
     };
-    if let Some(after) = after {
-        query.push(" AND ").push(column).push(sign).push_bind(after.0.cast_signed());
-    }
+    let start = match (after, order) {
+        (Some(after), _) => after.0.cast_signed(),
+        (None, Order::NewestFirst) => i64::MAX,
+        (None, Order::OldestFirst) => 0,
+    };
+    query.push(" AND ").push(column).push(sign).push_bind(start);
     query.push(" ORDER BY ").push(column).push(direction).push(" LIMIT ").push_bind(limit as i64);
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use const_format::concatcp;
 use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
 
 use super::{
@@ -18,6 +19,33 @@ use crate::domain::{
 /// Rows looked through for one page at most, so that a filter that fits little
 /// cannot hold a connection for long; the page is then short and has a token.
 const SCAN_MAX: usize = 10_000;
+
+/// A lane's page: what waits for an endpoint, nearest turn first.
+pub(super) const WAITING: &str =
+    concatcp!(DELIVERY, " WHERE d.state < 2 AND d.endpoint = $1 ORDER BY d.turn_at, d.pos LIMIT $2");
+/// Endpoints for which something waits: one index seek each.
+pub(super) const ENDPOINTS_WAITING: &str = "WITH RECURSIVE w (key) AS (SELECT min(endpoint) FROM deliveries WHERE state < 2 UNION ALL \
+     SELECT (SELECT min(endpoint) FROM deliveries WHERE state < 2 AND endpoint > w.key) FROM w \
+     WHERE w.key IS NOT NULL) SELECT key FROM w WHERE key IS NOT NULL";
+/// A page of the feed: deliveries made.
+pub(super) const FEED_MADE: &str =
+    concatcp!(CREATED, " WHERE d.pos > $1 AND d.pos <= $2 ORDER BY d.pos LIMIT $3");
+/// A page of the feed: later changes.
+pub(super) const FEED_LATER: &str =
+    concatcp!(CHANGE, " WHERE c.pos > $1 AND c.pos <= $2 ORDER BY c.pos LIMIT $3");
+/// The attempts along a delivery's chain.
+pub(super) const ATTEMPTS: &str = concatcp!(
+    "WITH RECURSIVE chain (pos) AS (SELECT $1 UNION ALL SELECT x.prev FROM chain JOIN changes x \
+     ON x.pos = chain.pos) ",
+    CHANGE,
+    " JOIN chain ON chain.pos = c.pos WHERE c.is_attempt = 1 ORDER BY c.pos"
+);
+/// Positions of an event's deliveries: those that follow it, and its replays.
+pub(super) const OF_EVENT: &str = "(SELECT r.pos FROM deliveries r, events x WHERE x.pos = $1 AND r.pos > x.pos AND r.pos <= x.pos + x.fanout \
+     UNION ALL SELECT r.pos FROM deliveries r WHERE r.event = $1 AND r.replay_of IS NOT NULL)";
+/// Counts of an event's deliveries by state.
+pub(super) const EVENT_SUMMARY: &str =
+    concatcp!("SELECT d.state, count(*) FROM deliveries d WHERE d.pos IN ", OF_EVENT, " GROUP BY 1");
 
 /// Which deliveries.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -134,14 +162,8 @@ impl Store {
 
     /// Counts an event's deliveries.
     pub async fn event_summary(&self, event: EventId) -> Result<EventSummary, Error> {
-        let rows = sqlx::query(
-            "SELECT d.state, count(*) FROM deliveries d WHERE d.event = $1 AND d.pos IN \
-             (SELECT r.pos FROM deliveries r, events x WHERE x.pos = $1 AND r.pos > x.pos AND r.pos <= x.pos + x.fanout \
-              UNION ALL SELECT r.pos FROM deliveries r WHERE r.event = $1 AND r.replay_of IS NOT NULL) GROUP BY 1",
-        )
-        .bind(event.pos().0.cast_signed())
-        .fetch_all(&self.readers)
-        .await?;
+        let rows =
+            sqlx::query(EVENT_SUMMARY).bind(event.pos().0.cast_signed()).fetch_all(&self.readers).await?;
         let mut summary = EventSummary::default();
         for row in rows {
             let count = row.try_get::<i64, _>(1)? as u32;
@@ -157,7 +179,7 @@ impl Store {
 
     /// One delivery.
     pub async fn delivery(&self, tenant: TenantKey, id: DeliveryId) -> Result<Option<Delivery>, Error> {
-        let sql = const_format::concatcp!(DELIVERY, " WHERE d.pos = $1");
+        let sql = concatcp!(DELIVERY, " WHERE d.pos = $1");
         let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&self.readers).await?;
         let delivery = row.map(|row| read::delivery(&row)).transpose()?;
         Ok(delivery.filter(|it| it.tenant == tenant && it.id == id))
@@ -174,10 +196,8 @@ impl Store {
         let size = page.size as usize;
         let (mut found, mut after, mut scanned) = (Vec::new(), page.after, 0);
         loop {
-            let mut query = QueryBuilder::<Sqlite>::new(DELIVERY);
-            query.push(" WHERE d.tenant = ").push_bind(tenant.0);
-            narrow(&mut query, tenant, filter);
             let chunk = size.max(200);
+            let mut query = select_deliveries(tenant, filter);
             order(&mut query, "d.pos", after, page.order, chunk);
             let rows = query.build().fetch_all(&self.readers).await?;
             for row in &rows {
@@ -203,13 +223,7 @@ impl Store {
 
     /// The attempts of a delivery, first to last: a walk along its chain.
     pub async fn attempts(&self, delivery: &Delivery) -> Result<Vec<Arc<Attempt>>, Error> {
-        let sql = const_format::concatcp!(
-            "WITH RECURSIVE chain (pos) AS (SELECT $1 UNION ALL SELECT x.prev FROM chain JOIN changes x \
-             ON x.pos = chain.pos) ",
-            CHANGE,
-            " JOIN chain ON chain.pos = c.pos WHERE c.is_attempt = 1 ORDER BY c.pos"
-        );
-        let query = sqlx::query(sql).bind(delivery.last_change.0.cast_signed());
+        let query = sqlx::query(ATTEMPTS).bind(delivery.last_change.0.cast_signed());
         let rows = query.fetch_all(&self.readers).await?;
         let changes: Result<Vec<Change>, _> = rows.iter().map(read::change).collect();
         Ok(changes?.into_iter().filter_map(|change| change.attempt).collect())
@@ -217,24 +231,14 @@ impl Store {
 
     /// Open deliveries of an endpoint, nearest turn first.
     pub async fn waiting(&self, endpoint: EndpointKey, limit: usize) -> Result<Vec<Arc<Delivery>>, Error> {
-        let sql = const_format::concatcp!(
-            DELIVERY,
-            " WHERE d.state < 2 AND d.endpoint = $1 ORDER BY d.turn_at, d.pos LIMIT $2"
-        );
-        let query = sqlx::query(sql).bind(endpoint.0).bind(limit as i64);
+        let query = sqlx::query(WAITING).bind(endpoint.0).bind(limit as i64);
         let rows = query.fetch_all(&self.readers).await?;
         rows.iter().map(|row| read::delivery(row).map(Arc::new).map_err(Error::from)).collect()
     }
 
     /// Endpoints for which something waits: one index seek each.
     pub async fn endpoints_waiting(&self) -> Result<Vec<EndpointKey>, Error> {
-        let keys: Vec<i64> = sqlx::query_scalar(
-            "WITH RECURSIVE w (key) AS (SELECT min(endpoint) FROM deliveries WHERE state < 2 UNION ALL \
-             SELECT (SELECT min(endpoint) FROM deliveries WHERE state < 2 AND endpoint > w.key) FROM w \
-             WHERE w.key IS NOT NULL) SELECT key FROM w WHERE key IS NOT NULL",
-        )
-        .fetch_all(&self.readers)
-        .await?;
+        let keys: Vec<i64> = sqlx::query_scalar(ENDPOINTS_WAITING).fetch_all(&self.readers).await?;
         Ok(keys.into_iter().map(EndpointKey).collect())
     }
 
@@ -263,20 +267,23 @@ impl Store {
         upto: Pos,
         limit: usize,
     ) -> Result<(Vec<Arc<Change>>, Pos), Error> {
-        const RANGE: &str = " > $1 AND ";
-        let made =
-            const_format::concatcp!(CREATED, " WHERE d.pos", RANGE, "d.pos <= $2 ORDER BY d.pos LIMIT $3");
-        let later =
-            const_format::concatcp!(CHANGE, " WHERE c.pos", RANGE, "c.pos <= $2 ORDER BY c.pos LIMIT $3");
         let mut found = Vec::new();
         let bounds = (after.0.cast_signed(), upto.0.cast_signed(), limit as i64);
-        for row in
-            sqlx::query(made).bind(bounds.0).bind(bounds.1).bind(bounds.2).fetch_all(&self.readers).await?
+        for row in sqlx::query(FEED_MADE)
+            .bind(bounds.0)
+            .bind(bounds.1)
+            .bind(bounds.2)
+            .fetch_all(&self.readers)
+            .await?
         {
             found.push(Arc::new(read::created(&row)?));
         }
-        for row in
-            sqlx::query(later).bind(bounds.0).bind(bounds.1).bind(bounds.2).fetch_all(&self.readers).await?
+        for row in sqlx::query(FEED_LATER)
+            .bind(bounds.0)
+            .bind(bounds.1)
+            .bind(bounds.2)
+            .fetch_all(&self.readers)
+            .await?
         {
             found.push(Arc::new(read::change(&row)?));
         }
@@ -298,7 +305,21 @@ impl Store {
     }
 }
 
-fn narrow(query: &mut QueryBuilder<Sqlite>, tenant: TenantKey, filter: &DeliveryFilter) {
+pub(super) fn select_events(tenant: TenantKey, filter: &EventFilter, payloads: bool) -> QueryBuilder<Sqlite> {
+    let sql = if payloads { event_sql!("e.payload") } else { event_sql!("NULL") };
+    let mut query = QueryBuilder::new(sql);
+    query.push("e.tenant = ").push_bind(tenant.0);
+    if let Some(key) = &filter.idempotency_key {
+        query.push(" AND e.pos = (SELECT i.event FROM idempotency i WHERE i.tenant = ").push_bind(tenant.0);
+        query.push(" AND i.key = ").push_bind(key.clone()).push(")");
+    }
+    created(&mut query, "e.created_at", filter.created);
+    query
+}
+
+pub(super) fn select_deliveries(tenant: TenantKey, filter: &DeliveryFilter) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(DELIVERY);
+    query.push(" WHERE d.tenant = ").push_bind(tenant.0);
     if let Some(events) = &filter.events {
         query.push(" AND d.pos IN (SELECT 0");
         for event in events {
@@ -323,9 +344,10 @@ fn narrow(query: &mut QueryBuilder<Sqlite>, tenant: TenantKey, filter: &Delivery
     }
     if !filter.states.is_empty() {
         let states: Vec<_> = filter.states.iter().map(|state| i64::from(*state as u8)).collect();
-        any_of(query, "d.state", &states);
+        any_of(&mut query, "d.state", &states);
     }
-    created(query, "d.created_at", filter.created);
+    created(&mut query, "d.created_at", filter.created);
+    query
 }
 
 fn created(query: &mut QueryBuilder<Sqlite>, column: &str, range: TimeRange) {

@@ -14,6 +14,7 @@
 mod deliveries;
 mod endpoints;
 mod error;
+mod hot;
 mod letters;
 mod lists;
 mod open;
@@ -23,6 +24,8 @@ mod read;
 mod recent;
 mod retention;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod tx;
 mod writer;
 
@@ -46,6 +49,7 @@ pub use self::{
     deliveries::{Finish, Steered},
     endpoints::{Created, Edited},
     error::Error,
+    hot::Hot,
     letters::{Discarded, LetterFilter},
     lists::{DeliveryFilter, EventFilter, SizedEvent},
     open::OpenError,
@@ -80,8 +84,9 @@ pub struct Config {
     pub pending_bytes_max: u64,
     /// Time between marks of the feed.
     pub mark_every: i64,
-    /// Abort after so many transactions, before answering; for tests of recovery.
-    pub crash_after_commits: Option<u64>,
+    /// Abort after so many transactions that publish, before answering; for tests
+    /// of recovery.
+    pub crash_after_publishes: Option<u64>,
 }
 
 /// The store.
@@ -91,6 +96,7 @@ pub struct Store {
     inbox: mpsc::Sender<Write>,
     recent: Arc<Recent>,
     routes: Arc<SharedRoutes>,
+    hot: Arc<Hot>,
     gauges: Arc<Gauges>,
     compacted: AtomicU64,
     incarnation: u32,
@@ -111,7 +117,7 @@ impl Store {
         let recent = Arc::new(Recent::new(position));
         let routes = Arc::new(SharedRoutes::default());
         routes.apply(endpoints::all(&mut conn).await?.into_iter().map(Reroute::Put).collect());
-        let gauges = Arc::new(Gauges::default());
+        let (gauges, hot) = (Arc::new(Gauges::default()), Arc::new(Hot::default()));
         let open: i64 = sqlx::query_scalar("SELECT count(*) FROM deliveries WHERE state < 2")
             .fetch_one(&mut conn)
             .await?;
@@ -125,6 +131,7 @@ impl Store {
             conn,
             routes: Arc::clone(&routes),
             recent: Arc::clone(&recent),
+            hot: Arc::clone(&hot),
             gauges: Arc::clone(&gauges),
             config: config.clone(),
             position,
@@ -133,7 +140,7 @@ impl Store {
         };
         let task = tokio::spawn(writer.run(outbox));
         let store =
-            Self { readers, inbox, recent, routes, gauges, compacted, incarnation, config, _lock: lock };
+            Self { readers, inbox, recent, routes, hot, gauges, compacted, incarnation, config, _lock: lock };
         Ok((Arc::new(store), task))
     }
 
@@ -154,6 +161,11 @@ impl Store {
     /// The routing table.
     pub fn routes(&self) -> &SharedRoutes {
         &self.routes
+    }
+
+    /// Payloads on their way out.
+    pub fn hot(&self) -> &Hot {
+        &self.hot
     }
 
     /// Counts for limits and metrics.

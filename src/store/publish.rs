@@ -101,7 +101,7 @@ struct KeyRow {
 
 /// One event ready to be written.
 struct Accepted {
-    event: Event,
+    event: Arc<Event>,
     wanting: Arc<[Arc<Endpoint>]>,
     pos: Pos,
 }
@@ -229,6 +229,10 @@ impl Tx<'_> {
         }
         let matched = wanting.len() as u32;
         let published = Published { event: event.id, duplicate: false, matched, deliveries };
+        let event = Arc::new(event);
+        if matched > 0 {
+            self.keep_hot(Arc::clone(&event), matched);
+        }
         (Accepted { event, wanting, pos }, published)
     }
 

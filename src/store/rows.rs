@@ -55,6 +55,7 @@ impl Rows {
     }
 
     /// The statement for one row, for checks of its plan.
+    #[cfg(test)]
     pub fn single(&self) -> &'static str {
         self.0[SIZES.len() - 1]
     }

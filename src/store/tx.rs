@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use sqlx::SqliteConnection;
 
 use crate::{
-    domain::{Change, ChangeKind, Delivery, Endpoint, EndpointKey, Pos, TenantKey, Timestamp},
+    domain::{Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, TenantKey, Timestamp},
     machine::route::Routes,
 };
 
@@ -94,6 +94,7 @@ pub struct Tx<'c> {
     started_at: Pos,
     changes: Vec<Arc<Change>>,
     reroutes: Vec<Reroute>,
+    hot: Vec<(Arc<Event>, u32)>,
     open: i64,
     latest: Timestamp,
 }
@@ -103,6 +104,7 @@ pub(super) struct Effects {
     pub position: Pos,
     pub changes: Vec<Arc<Change>>,
     pub routes: Vec<Reroute>,
+    pub hot: Vec<(Arc<Event>, u32)>,
     pub open: i64,
 }
 
@@ -116,6 +118,7 @@ impl<'c> Tx<'c> {
             started_at: position,
             changes,
             reroutes,
+            hot: Vec::new(),
             open: 0,
             latest: Timestamp(0),
         }
@@ -139,6 +142,11 @@ impl<'c> Tx<'c> {
     pub(super) fn fresh_deliveries(&self) -> impl Iterator<Item = Arc<Delivery>> {
         let made = |change: &&Arc<Change>| change.kind == ChangeKind::Created;
         self.changes.iter().filter(made).map(|change| Arc::clone(&change.delivery))
+    }
+
+    /// Keeps an event at hand for so many first attempts.
+    pub(super) fn keep_hot(&mut self, event: Arc<Event>, uses: u32) {
+        self.hot.push((event, uses));
     }
 
     /// Notes a change of the routing table.
@@ -189,6 +197,12 @@ impl<'c> Tx<'c> {
                 .await?;
         }
         let changes = std::mem::take(&mut self.changes);
-        Ok(Effects { position: self.position, changes, routes: self.reroutes, open: self.open })
+        Ok(Effects {
+            position: self.position,
+            changes,
+            routes: self.reroutes,
+            hot: self.hot,
+            open: self.open,
+        })
     }
 }

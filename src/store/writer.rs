@@ -20,7 +20,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Config, Error, Recent,
+    Config, Error, Hot, Recent,
     deliveries::Finish,
     error::Severity,
     publish::{Publish, Published, Refused},
@@ -31,10 +31,13 @@ use crate::domain::Pos;
 /// Writes taken into one transaction at most. Measured gains end at 1024 rows.
 const BATCH_MAX: usize = 1024;
 
+/// What became of events handed in together, in their order.
+pub(super) type Answers = Vec<Result<Published, Refused>>;
+
 /// A write, as handed over.
 pub(super) enum Write {
     /// Events, with their answer.
-    Publish(Publish, oneshot::Sender<Result<Vec<Result<Published, Refused>>, Error>>),
+    Publish(Publish, oneshot::Sender<Result<Answers, Error>>),
     /// The result of an attempt, or an expiration.
     Finish(Box<Finish>),
     /// Anything else.
@@ -67,6 +70,7 @@ pub(super) struct Writer {
     pub conn: SqliteConnection,
     pub routes: Arc<SharedRoutes>,
     pub recent: Arc<Recent>,
+    pub hot: Arc<Hot>,
     pub gauges: Arc<Gauges>,
     pub config: Config,
     pub position: Pos,
@@ -122,8 +126,8 @@ impl Writer {
         match self.transact(&publishes, &mut calls).await {
             Ok(answers) => {
                 self.finishes.clear();
-                let commits = self.gauges.commits.fetch_add(1, Ordering::Relaxed) + 1;
-                if published && self.config.crash_after_commits.is_some_and(|after| commits >= after) {
+                self.gauges.commits.fetch_add(1, Ordering::Relaxed);
+                if published && self.config.crash_after_publishes.as_mut().is_some_and(count_down) {
                     std::process::abort();
                 }
                 for ((_, reply), answer) in publishes.into_iter().zip(answers) {
@@ -151,9 +155,9 @@ impl Writer {
 
     async fn transact(
         &mut self,
-        publishes: &[(Publish, oneshot::Sender<Result<Vec<Result<Published, Refused>>, Error>>)],
+        publishes: &[(Publish, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
-    ) -> Result<Vec<Vec<Result<Published, Refused>>>, sqlx::Error> {
+    ) -> Result<Vec<Answers>, sqlx::Error> {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.conn).await?;
         let mut tx = Tx::new(&mut self.conn, &self.routes, self.position);
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish)).await?;
@@ -169,10 +173,17 @@ impl Writer {
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
         self.position = effects.position;
         self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);
+        self.hot.insert(effects.hot);
         self.routes.apply(effects.routes);
         self.recent.push(effects.changes, effects.position);
         Ok(answers)
     }
+}
+
+/// Counts one; says whether that was the last.
+fn count_down(left: &mut u64) -> bool {
+    *left = left.saturating_sub(1);
+    *left == 0
 }
 
 /// Spaces out the tries at a store that refuses writes: 10 ms growing to 1 s.

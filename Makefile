@@ -1,0 +1,43 @@
+# Everything a newcomer needs is `make run` and `make test`.
+
+CARGO ?= cargo
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+.PHONY: run test lint fmt build bench soak deny clean
+
+## Build and start the development server on http://127.0.0.1:8000.
+run:
+	$(CARGO) run --release --locked -- dev
+
+## Install what the tests need and run everything.
+test:
+	./tests/run
+
+## Format, lints and docs, without tests.
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	npx --no-install buf lint
+
+fmt:
+	$(CARGO) fmt
+	npx --no-install buf format -w
+
+build:
+	$(CARGO) build --release --locked
+
+## What the store costs a delivery.
+bench:
+	$(CARGO) bench --locked --bench store
+
+## 200 kills with a ledger of what was acknowledged and received.
+soak:
+	HOOKWIRE_KILLS=200 $(CARGO) test --release --locked --test it -- crash --nocapture
+
+## Bans, licences and sources of dependencies; needs cargo-deny.
+deny:
+	cargo deny check bans licenses sources
+
+clean:
+	$(CARGO) clean
+	rm -rf node_modules .venv .tools

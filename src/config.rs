@@ -1,0 +1,60 @@
+//! What can be set, its names and its defaults. The only reader of arguments and
+//! of the environment.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Delivers webhooks: events in over gRPC, stored durably, brought to every
+/// subscribed endpoint over HTTP.
+#[derive(Debug, Parser)]
+#[command(name = "hookwire", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a server for development: loopback only, no keys, `http` and loopback
+    /// targets allowed, a test receiver at `/test/webhook`.
+    Dev(Dev),
+}
+
+/// How the development server is set up.
+#[derive(Clone, Debug, Args)]
+pub struct Dev {
+    /// Address to listen on; loopback only.
+    #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port for everything: gRPC, grpc-web, REST, metrics. 0 takes a free one.
+    #[arg(long, env = "PORT", default_value_t = 8000)]
+    pub port: u16,
+    /// Directory of the database; made if it is not there.
+    #[arg(long, env = "HOOKWIRE_DATA_DIR", default_value = "./data")]
+    pub data_dir: PathBuf,
+    /// What is logged: error, warn, info, debug, trace, or a filter by module.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// Attempts in flight at once, over all endpoints.
+    #[arg(long, env = "HOOKWIRE_MAX_IN_FLIGHT", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_in_flight: u32,
+    /// Open deliveries at most; publishing is refused beyond.
+    #[arg(long, env = "HOOKWIRE_MAX_QUEUE", default_value_t = 10_000_000)]
+    pub max_queue: u64,
+    /// Hours that changes can be watched from the past.
+    #[arg(long, env = "HOOKWIRE_FEED_RETENTION_HOURS", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=8760))]
+    pub feed_retention_hours: u32,
+    /// Days that finished deliveries and their events are kept.
+    #[arg(long, env = "HOOKWIRE_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub retention_days: u32,
+    /// For tests of compaction: milliseconds instead of hours.
+    #[arg(long, env = "HOOKWIRE_FEED_RETENTION_MS", hide = true)]
+    pub feed_retention_ms: Option<u32>,
+    /// For tests of recovery: abort once so many publish transactions are
+    /// committed, before they are answered.
+    #[arg(long, env = "HOOKWIRE_CRASH_AFTER_COMMIT", hide = true)]
+    pub crash_after_commit: Option<u64>,
+}

@@ -1,0 +1,107 @@
+//! The client: what is configured once, and one call.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use rustls::pki_types::CertificateDer;
+
+use super::{Target, exchange, pool::Pool, tls};
+use crate::{
+    clock::Clock,
+    domain::{Micros, Outcome, Timings},
+};
+
+/// Sends requests, and keeps the connections between them. Cheap to clone: all
+/// clones share one pool.
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+/// What all requests share.
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) pool: Pool,
+    pub(super) tls: tls::Connector,
+    pub(super) user_agent: HeaderValue,
+    pub(super) allow_http: bool,
+}
+
+/// What is the same for all requests.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Idle connections kept per origin. 32 by default: a few endpoints of one
+    /// origin with their 10 attempts in flight each.
+    pub idle_per_origin: usize,
+    /// Idle connections kept in all. 512 by default: half of the 1024 open files
+    /// that many systems allow a process.
+    pub idle_total: usize,
+    /// How long a connection is kept idle. 30 s by default, well below the 60 to
+    /// 75 s after which common proxies close one. An endpoint that announces a
+    /// shorter time (`keep-alive: timeout=5`) is believed.
+    pub idle_age: Micros,
+    /// Header `user-agent` unless the request has its own. `Hookwire/<version>`
+    /// by default.
+    pub user_agent: HeaderValue,
+    /// Certificate authorities trusted besides the public ones; none by default.
+    /// If one of them cannot be used, every HTTPS request fails and says so.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Send to `http://` targets at all; not by default. The last line of defence
+    /// behind [`Policy`](super::Policy).
+    pub allow_http: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            idle_per_origin: 32,
+            idle_total: 512,
+            idle_age: Micros::from_secs(30),
+            user_agent: HeaderValue::from_static(concat!("Hookwire/", env!("CARGO_PKG_VERSION"))),
+            extra_roots: Vec::new(),
+            allow_http: false,
+        }
+    }
+}
+
+/// One `POST`.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where to.
+    pub target: Target,
+    /// Headers. `host` is the target's, and headers that frame the message or
+    /// concern the connection are left out.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+    /// Limit of the whole attempt, from name resolution to the last body byte
+    /// read.
+    pub timeout: Micros,
+    /// Limit of its part for name resolution, TCP and TLS.
+    pub connect_timeout: Micros,
+}
+
+impl Client {
+    /// A client without connections.
+    pub fn new(config: Config, clock: Clock) -> Self {
+        let Config { idle_per_origin, idle_total, idle_age, user_agent, extra_roots, allow_http } = config;
+        let pool = Pool::new(idle_per_origin, idle_total, idle_age);
+        Self(Arc::new(Shared { clock, pool, tls: tls::connector(extra_roots), user_agent, allow_http }))
+    }
+
+    /// Makes one attempt. Must be called within a Tokio runtime.
+    ///
+    /// Never fails: that there was no answer is an outcome too. Dropping the
+    /// future closes the connection in use.
+    pub async fn send(&self, request: Request) -> Outcome {
+        let started_at = self.0.clock.now();
+        let mut timings = Timings::default();
+        let result = exchange::run(&self.0, request, &mut timings).await;
+        let duration = self.0.clock.now().since(started_at);
+        Outcome { started_at, duration, timings, result }
+    }
+
+    /// Idle connections that are open.
+    pub fn idle(&self) -> usize {
+        self.0.pool.open()
+    }
+}

@@ -1,0 +1,151 @@
+//! One request on one connection, under one deadline.
+
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::{
+    Request,
+    answer::{answer, keep_alive, read},
+    client::Shared,
+    connect::connect,
+    fault::{broken, connect_timeout, fault, response_timeout},
+    link::Link,
+};
+use crate::domain::{Answer, Cause, Fault, Timings};
+
+/// How long to wait for a body once its head has been read: the attempt is
+/// decided, and the rest is only for the record.
+const BODY_GRACE: Duration = Duration::from_secs(1);
+
+/// Headers that frame the message or belong to the connection: they are the
+/// client's to write. What is encoded would have to be decoded.
+static RESERVED: [HeaderName; 10] = [
+    header::ACCEPT_ENCODING,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+type Message = http::Request<Full<Bytes>>;
+
+/// Sends a request and reads its answer.
+pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings) -> Result<Answer, Fault> {
+    if request.target.is_plain() && !shared.allow_http {
+        return Err(fault(Cause::TargetForbidden, "the URL must be https"));
+    }
+    let target = request.target.clone();
+    let mut deadline = pin!(sleep(request.timeout.to_std()));
+    let (link, response) = head(shared, request, deadline.as_mut(), timings).await?;
+    let (head, mut incoming) = response.into_parts();
+
+    let mut body = Vec::new();
+    let whole = incoming.is_end_stream()
+        || within(deadline, timeout(BODY_GRACE, read(&mut incoming, &mut body))).await == Some(Ok(true));
+    let answer = answer(&head, body, !whole, &link);
+    if whole {
+        shared.pool.put(target.origin(), link, shared.clock.now(), keep_alive(&head.headers));
+    }
+    Ok(answer)
+}
+
+/// Sends a request up to the head of its final response, on a pooled connection
+/// or else on a new one.
+async fn head(
+    shared: &Shared,
+    request: Request,
+    mut deadline: Pin<&mut Sleep>,
+    timings: &mut Timings,
+) -> Result<(Link, http::Response<Incoming>), Fault> {
+    let Request { target, headers, body, timeout, connect_timeout: connect_limit } = request;
+    let limit = timeout.to_std();
+    let connect_limit = connect_limit.min(timeout).to_std();
+    let mut message = Message::new(Full::new(body));
+    *message.method_mut() = Method::POST;
+    *message.uri_mut() = target.path().clone();
+    *message.headers_mut() = complete(headers, shared, target.host_header());
+    loop {
+        let pooled = shared.pool.take(target.origin(), shared.clock.now()).await;
+        let reused = pooled.is_some();
+        let mut link = match pooled {
+            Some(link) => link,
+            None => {
+                // Boxed: large, and not on the usual path.
+                let made = Box::pin(connect(shared, &target, connect_limit, timings));
+                within(deadline.as_mut(), made).await.unwrap_or_else(|| Err(connect_timeout(limit)))?
+            }
+        };
+        link.watch(&mut message);
+        let sent_at = shared.clock.now();
+        let sent = within(deadline.as_mut(), link.sender.try_send_request(message)).await;
+        let mut failed = match sent {
+            None => return Err(response_timeout(limit)),
+            Some(Ok(response)) => {
+                timings.first_byte = Some(shared.clock.now().since(sent_at));
+                return checked(link, response);
+            }
+            Some(Err(failed)) => failed,
+        };
+        if link.is_flooded() {
+            return Err(flooded());
+        }
+        // The message comes back only if the connection was found closed before
+        // any of it was taken up: it has not been sent, and this is not a resend.
+        match failed.take_message() {
+            Some(returned) if reused => message = returned,
+            Some(_) | None => return Err(broken(failed.error())),
+        }
+    }
+}
+
+/// A response that may end an attempt.
+fn checked(
+    link: Link,
+    response: http::Response<Incoming>,
+) -> Result<(Link, http::Response<Incoming>), Fault> {
+    if link.is_flooded() {
+        return Err(flooded());
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(fault(Cause::MalformedResponse, "the endpoint switched protocols without being asked"));
+    }
+    Ok((link, response))
+}
+
+fn flooded() -> Fault {
+    fault(Cause::MalformedResponse, "more than 8 informational responses")
+}
+
+/// The headers as they go out.
+fn complete(mut headers: HeaderMap, shared: &Shared, host: &http::HeaderValue) -> HeaderMap {
+    if headers.keys().any(|name| RESERVED.contains(name)) {
+        for name in &RESERVED {
+            headers.remove(name);
+        }
+    }
+    headers.insert(header::HOST, host.clone());
+    headers.entry(header::USER_AGENT).or_insert_with(|| shared.user_agent.clone());
+    headers
+}
+
+/// The result of some work, or nothing if the deadline passes first.
+async fn within<T>(deadline: Pin<&mut Sleep>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = deadline => None,
+    }
+}

@@ -1,0 +1,113 @@
+//! One connection: the end that takes requests, and the task that drives it.
+
+use std::{
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::Poll,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+};
+
+use super::{fault::broken, tls::Stream};
+use crate::domain::{Fault, Timestamp};
+
+/// Bytes of a response head at most; also the size of the read buffer.
+const HEAD_MAX: usize = 64 * 1024;
+
+/// Informational responses to one request at most. One is common, a few may be
+/// early hints; the library itself would take any number.
+const INFORMATIONAL_MAX: u32 = 8;
+
+/// A connection to an origin. Unless it is parked, dropping it closes the socket
+/// at once.
+pub(super) struct Link {
+    pub(super) sender: SendRequest<Full<Bytes>>,
+    pub(super) remote: Arc<str>,
+    /// Until when it may be used again.
+    pub(super) idle_until: Timestamp,
+    informational: Arc<AtomicU32>,
+    driver: JoinHandle<()>,
+    parked: bool,
+}
+
+impl Link {
+    /// Starts HTTP on a connection.
+    pub(super) async fn start(stream: Stream, remote: SocketAddr) -> Result<Self, Fault> {
+        match stream {
+            Stream::Plain(stream) => Self::spawn(stream, remote).await,
+            Stream::Tls(stream) => Self::spawn(stream, remote).await,
+        }
+    }
+
+    async fn spawn<S>(stream: S, remote: SocketAddr) -> Result<Self, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        // The number of headers is left at its default of 100: to set it, even to
+        // the same number, costs an allocation per response.
+        let started = Builder::new().max_buf_size(HEAD_MAX).handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = started.map_err(|error| broken(&error))?;
+        let informational = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&informational);
+        let driver = tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            // How it ends is told to the request in flight; for an idle one, that
+            // it ended is enough.
+            poll_fn(|cx| match connection.as_mut().poll(cx) {
+                Poll::Pending if seen.load(Ordering::Relaxed) <= INFORMATIONAL_MAX => Poll::Pending,
+                Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
+            })
+            .await;
+        });
+        let remote = remote.to_string().into();
+        Ok(Self { sender, remote, idle_until: Timestamp::MAX, informational, driver, parked: false })
+    }
+
+    /// Counts the informational responses to a request that is about to be sent.
+    pub(super) fn watch(&self, message: &mut Request<Full<Bytes>>) {
+        self.informational.store(0, Ordering::Relaxed);
+        let seen = Arc::clone(&self.informational);
+        hyper::ext::on_informational(message, move |_| {
+            seen.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Whether there were too many of them.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.informational.load(Ordering::Relaxed) > INFORMATIONAL_MAX
+    }
+
+    /// Whether it is known to be closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Marks it as idle, or as in use again. When an idle connection is dropped,
+    /// it is closed in order: TLS says goodbye.
+    pub(super) fn park(&mut self, parked: bool) {
+        self.parked = parked;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The driver owns the socket. Left to itself it might hold on to it: to
+        // drain a body, or to write to a peer that does not read.
+        if !self.parked {
+            self.driver.abort();
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! One HTTP request: one deadline, one typed outcome.
+//!
+//! What goes out is decided elsewhere. Here a request is made to arrive, or is
+//! found to have failed for a reason that can be told from all others.
+//!
+//! - **One attempt is one request.** Nothing is followed, decoded or sent again.
+//!   A connection that turns out to be dead before it took up the request is
+//!   replaced; one that breaks later is an outcome, because nobody can know what
+//!   the endpoint did with the request.
+//! - **Everything has a limit**: the whole attempt, connecting, the size of the
+//!   head, the number of its headers and of informational responses, and what is
+//!   read of the body. The limits are constants beside the code that keeps them.
+//! - **Success is decided by the head.** A complete head is an answer, whatever
+//!   becomes of the body.
+//! - **Cancel safe.** Dropping [`Client::send`] closes its connection.
+//!
+//! The pool is our own, and small, because the choice and check of the address
+//! must lie between the URL and the socket. [`vet`] is the one way to a
+//! [`Target`] and the place of those rules.
+
+mod answer;
+mod client;
+mod connect;
+mod exchange;
+mod fault;
+mod link;
+mod pool;
+mod target;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use client::{Client, Config, Request};
+pub use target::{Forbidden, Policy, Target, URL_LEN_MAX, vet};

@@ -1,0 +1,127 @@
+//! Idle connections, by origin.
+//!
+//! The last one in is the first one out, so that surplus connections are left
+//! alone and age. Ages are checked when a connection is taken, and all of them
+//! now and then when one is put back; no task runs for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use super::link::Link;
+use crate::domain::{Micros, Timestamp};
+
+/// How long to wait for a connection whose last response has been read, but
+/// whose driver has yet to say that it is ready. Usually it says so within
+/// microseconds; it never does if the endpoint answered without reading the
+/// request.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// The idle connections of a client.
+pub(super) struct Pool {
+    per_origin: usize,
+    total: usize,
+    age: Micros,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    by_origin: HashMap<Box<str>, Vec<Link>>,
+    count: usize,
+    swept_at: Timestamp,
+}
+
+impl Pool {
+    /// An empty pool with its limits.
+    pub(super) fn new(per_origin: usize, total: usize, age: Micros) -> Self {
+        Self { per_origin, total, age, idle: Mutex::default() }
+    }
+
+    /// A connection that is ready for a request, if there is one.
+    pub(super) async fn take(&self, origin: &str, now: Timestamp) -> Option<Link> {
+        while let Some(mut link) = self.pop(origin, now) {
+            link.park(false);
+            if link.sender.is_ready() || matches!(timeout(SETTLE, link.sender.ready()).await, Ok(Ok(()))) {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// The last connection put back that is open and not too old.
+    fn pop(&self, origin: &str, now: Timestamp) -> Option<Link> {
+        let mut idle = self.lock();
+        let links = idle.by_origin.get_mut(origin)?;
+        let before = links.len();
+        let mut found = None;
+        while let Some(link) = links.pop() {
+            if !link.is_closed() && now < link.idle_until {
+                found = Some(link);
+                break;
+            }
+        }
+        let after = links.len();
+        idle.count -= before - after;
+        found
+    }
+
+    /// Keeps a connection whose last response has been read to its end, for as
+    /// long as the pool and the endpoint (`announced`) allow.
+    pub(super) fn put(&self, origin: &str, mut link: Link, now: Timestamp, announced: Option<Micros>) {
+        link.park(true);
+        let age = announced.map_or(self.age, |announced| announced.min(self.age));
+        link.idle_until = now.plus(age);
+        if link.is_closed() || age <= Micros::ZERO {
+            return;
+        }
+        let mut idle = self.lock();
+        if now.since(idle.swept_at) >= self.age {
+            idle.sweep(now);
+        }
+        if idle.count >= self.total {
+            return;
+        }
+        match idle.by_origin.get_mut(origin) {
+            Some(links) if links.len() >= self.per_origin => {
+                if self.per_origin > 0 {
+                    // The oldest makes room.
+                    links.remove(0);
+                    links.push(link);
+                }
+                return;
+            }
+            Some(links) => links.push(link),
+            None if self.per_origin == 0 => return,
+            None => {
+                idle.by_origin.insert(origin.into(), vec![link]);
+            }
+        }
+        idle.count += 1;
+    }
+
+    /// How many are open.
+    pub(super) fn open(&self) -> usize {
+        self.lock().by_origin.values().flatten().filter(|link| !link.is_closed()).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    /// Drops what is closed or too old, also of origins nobody asks for any more.
+    fn sweep(&mut self, now: Timestamp) {
+        self.by_origin.retain(|_, links| {
+            links.retain(|link| !link.is_closed() && now < link.idle_until);
+            !links.is_empty()
+        });
+        self.count = self.by_origin.values().map(Vec::len).sum();
+        self.swept_at = now;
+    }
+}

@@ -1,0 +1,198 @@
+//! The way to an endpoint: names, addresses, TLS.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpSocket, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    super::{Config, Request, connect::connect_any},
+    peer::{OK, Peer, answer, client, client_with, fault, read_request, read_to_close, request, target},
+};
+use crate::domain::{Cause, Micros};
+
+/// An address nobody listens on.
+async fn dead() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// An address that never answers, as long as the rest is kept: its backlog is
+/// full, and the system drops what comes beyond.
+async fn silent() -> (SocketAddr, (TcpListener, Vec<TcpStream>)) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        waiting.push(stream.unwrap());
+    }
+    (address, (listener, waiting))
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_said_to_be_refused() {
+    let outcome = client().send(request(target(&format!("http://{}/", dead().await)))).await;
+    assert_eq!((outcome.timings.connect, outcome.timings.first_byte), (None, None));
+    let fault = fault(outcome);
+    assert_eq!((fault.cause, &*fault.message), (Cause::Connect, "cannot connect: connection refused"));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_taken_up_is_a_connect_timeout() {
+    let (address, _full) = silent().await;
+    let limits = [(200, 20_000, "200ms"), (20_000, 200, "200ms"), (200, 200, "200ms")];
+    for (connect_ms, all_ms, said) in limits {
+        let request = Request {
+            connect_timeout: Micros::from_millis(connect_ms),
+            timeout: Micros::from_millis(all_ms),
+            ..request(target(&format!("http://{address}/")))
+        };
+        let outcome = client().send(request).await;
+        assert!(outcome.duration < Micros::from_secs(10));
+        let fault = fault(outcome);
+        assert_eq!(
+            (fault.cause, fault.message),
+            (Cause::ConnectTimeout, format!("not connected within {said}"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_resolved() {
+    let peer = Peer::answering(OK).await;
+    let url = format!("http://localhost:{}/", peer.address.port());
+    let outcome = client().send(request(target(&url))).await;
+    assert!(outcome.timings.dns.is_some());
+    assert_eq!(answer(outcome).status, 200);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_a_dns_failure() {
+    // Reserved for this purpose by RFC 6761, and refused by the resolver for its
+    // form even without a network.
+    let fault = fault(client().send(request(target("http://no..such..name.invalid/"))).await);
+    assert_eq!(fault.cause, Cause::Dns, "{}", fault.message);
+}
+
+#[tokio::test]
+async fn every_address_of_a_name_has_its_turn() {
+    let peer = Peer::answering(OK).await;
+    let (silent, _full) = silent().await;
+    let addresses = [dead().await, silent, peer.address];
+    let (_, remote) = connect_any(&addresses, Duration::from_millis(900)).await.unwrap();
+    assert_eq!(remote, peer.address);
+}
+
+#[tokio::test]
+async fn plain_http_is_only_for_those_who_ask_for_it() {
+    let peer = Peer::answering(OK).await;
+    let fault = fault(client_with(Config::default()).send(peer.request()).await);
+    assert_eq!(fault.cause, Cause::TargetForbidden);
+    assert_eq!(peer.accepted(), 0);
+}
+
+/// A server behind a certificate for `name`, and the authority that issued it.
+async fn secure(name: &str) -> (Peer, CertificateDer<'static>) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let peer = Peer::start(move |stream, _| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+            while read_request(&mut stream).await.is_some() {
+                stream.write_all(OK).await.unwrap();
+            }
+        }
+    })
+    .await;
+    (peer, authority.der().clone())
+}
+
+fn secure_request(peer: &Peer) -> Request {
+    request(target(&format!("https://{}/", peer.address)))
+}
+
+#[tokio::test]
+async fn tls_works_with_an_authority_of_our_own() {
+    let (peer, authority) = secure("127.0.0.1").await;
+    let client = client_with(Config { extra_roots: vec![authority], ..Config::default() });
+    let first = client.send(secure_request(&peer)).await;
+    assert!(first.timings.tls.is_some() && first.timings.connect.is_some());
+    assert_eq!(answer(first).status, 200);
+    let second = client.send(secure_request(&peer)).await;
+    assert_eq!(second.timings.tls, None);
+    assert_eq!((answer(second).status, peer.accepted()), (200, 1));
+}
+
+#[tokio::test]
+async fn an_unknown_authority_and_another_name_are_tls_failures() {
+    let (peer, _) = secure("127.0.0.1").await;
+    let unknown = fault(client_with(Config::default()).send(secure_request(&peer)).await);
+    assert_eq!(unknown.cause, Cause::Tls);
+    assert!(unknown.message.contains("UnknownIssuer"), "{}", unknown.message);
+
+    let (peer, authority) = secure("other.example").await;
+    let client = client_with(Config { extra_roots: vec![authority], ..Config::default() });
+    let other = fault(client.send(secure_request(&peer)).await);
+    assert_eq!(other.cause, Cause::Tls);
+    assert!(other.message.contains("other.example"), "{}", other.message);
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_is_a_tls_failure() {
+    let plain = Peer::start(|mut stream, _| async move {
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        read_to_close(&mut stream).await;
+    })
+    .await;
+    let hangs_up = Peer::start(|_, _| async {}).await;
+    for peer in [plain, hangs_up] {
+        let fault = fault(client_with(Config::default()).send(secure_request(&peer)).await);
+        assert_eq!(fault.cause, Cause::Tls, "{}", fault.message);
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_stalls_is_a_connect_timeout() {
+    let peer = Peer::start(|mut stream, _| async move { read_to_close(&mut stream).await }).await;
+    let request = Request { connect_timeout: Micros::from_millis(200), ..secure_request(&peer) };
+    let outcome = client_with(Config::default()).send(request).await;
+    assert!(outcome.timings.connect.is_some());
+    assert_eq!(fault(outcome).cause, Cause::ConnectTimeout);
+}
+
+#[tokio::test]
+async fn an_authority_that_cannot_be_used_is_not_forgotten() {
+    let client =
+        client_with(Config { extra_roots: vec![CertificateDer::from(vec![1, 2, 3])], ..Config::default() });
+    let peer = Peer::start(|mut stream, _| async move { read_to_close(&mut stream).await }).await;
+    let fault = fault(client.send(secure_request(&peer)).await);
+    assert_eq!(fault.cause, Cause::Tls);
+    assert!(fault.message.contains("authority cannot be used"), "{}", fault.message);
+}

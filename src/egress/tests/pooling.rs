@@ -1,0 +1,183 @@
+//! Connections that are used again, and those that are not.
+
+use std::sync::Arc;
+
+use tokio::{io::AsyncWriteExt as _, sync::Notify};
+
+use super::{
+    super::{Client, Config},
+    peer::{OK, Peer, answer, client, client_with, fault, read_request, until_idle},
+};
+use crate::{
+    clock::Clock,
+    domain::{Cause, Micros, Timestamp},
+};
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let peer = Peer::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let client = client();
+    let first = client.send(peer.request()).await;
+    assert!(first.timings.connect.is_some());
+    for _ in 0..10 {
+        let next = client.send(peer.request()).await;
+        assert_eq!((next.timings.dns, next.timings.connect, next.timings.tls), (None, None, None));
+        assert!(next.timings.first_byte.is_some());
+        assert_eq!(answer(next).response.body, b"ok");
+    }
+    assert_eq!((peer.accepted(), client.idle()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_is_used_again_across_threads() {
+    // The answer may be seen before the connection's own task has settled.
+    let peer =
+        Peer::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
+    let client = client();
+    for _ in 0..500 {
+        assert_eq!(answer(client.send(peer.request()).await).status, 200);
+    }
+    assert_eq!(peer.accepted(), 1);
+}
+
+#[tokio::test]
+async fn attempts_at_once_have_a_connection_each_and_the_surplus_is_closed() {
+    let peer = Peer::answering(OK).await;
+    let client = client_with(Config { allow_http: true, idle_per_origin: 2, ..Config::default() });
+    let attempts: Vec<_> = (0..5).map(|_| client.send(peer.request())).collect();
+    for outcome in futures_util::future::join_all(attempts).await {
+        assert_eq!(answer(outcome).status, 200);
+    }
+    assert_eq!((peer.accepted(), client.idle()), (5, 2));
+}
+
+#[tokio::test]
+async fn limits_of_the_pool_hold() {
+    let (one, two) = (Peer::answering(OK).await, Peer::answering(OK).await);
+    let client = client_with(Config { allow_http: true, idle_total: 1, ..Config::default() });
+    for peer in [&one, &two, &one, &two] {
+        answer(client.send(peer.request()).await);
+    }
+    assert_eq!((one.accepted(), two.accepted(), client.idle()), (1, 2, 1));
+
+    let none = client_with(Config { allow_http: true, idle_per_origin: 0, ..Config::default() });
+    answer(none.send(one.request()).await);
+    assert_eq!(none.idle(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_the_peer_closed_while_idle_is_replaced() {
+    let close = Arc::new(Notify::new());
+    let closing = Arc::clone(&close);
+    let peer = Peer::start(move |mut stream, number| {
+        let close = Arc::clone(&closing);
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                stream.write_all(OK).await.unwrap();
+                if number == 1 {
+                    close.notified().await;
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let client = client();
+    answer(client.send(peer.request()).await);
+    assert_eq!(client.idle(), 1);
+    close.notify_one();
+    until_idle(&client, 0).await;
+
+    let second = client.send(peer.request()).await;
+    assert!(second.timings.connect.is_some());
+    assert_eq!(answer(second).status, 200);
+    assert_eq!(peer.accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_request_that_fails_on_an_old_connection_is_not_sent_again() {
+    let peer = Peer::start(|mut stream, _| async move {
+        read_request(&mut stream).await;
+        stream.write_all(OK).await.unwrap();
+        // Takes the second request and hangs up.
+        read_request(&mut stream).await;
+    })
+    .await;
+    let client = client();
+    answer(client.send(peer.request()).await);
+    assert_eq!(fault(client.send(peer.request()).await).cause, Cause::ConnectionReset);
+    assert_eq!(peer.accepted(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_has_its_time() {
+    let plain = Peer::answering(OK).await;
+    let hinting =
+        Peer::answering("HTTP/1.1 200 OK\r\nkeep-alive: max=9, timeout=5\r\ncontent-length: 0\r\n\r\n").await;
+    for (peer, seconds) in [(&plain, 30), (&hinting, 4)] {
+        let clock = Clock::manual(Timestamp(0));
+        let client = Client::new(Config { allow_http: true, ..Config::default() }, clock.clone());
+        let before = peer.accepted();
+        answer(client.send(peer.request()).await);
+        clock.advance(Micros(Micros::from_secs(seconds).0 - 1));
+        answer(client.send(peer.request()).await);
+        assert_eq!(peer.accepted() - before, 1);
+        clock.advance(Micros::from_secs(seconds));
+        answer(client.send(peer.request()).await);
+        assert_eq!(peer.accepted() - before, 2);
+    }
+}
+
+#[tokio::test]
+async fn old_connections_of_forgotten_origins_are_closed() {
+    let (forgotten, busy) = (Peer::answering(OK).await, Peer::answering(OK).await);
+    let clock = Clock::manual(Timestamp(0));
+    let client = Client::new(Config { allow_http: true, ..Config::default() }, clock.clone());
+    answer(client.send(forgotten.request()).await);
+    clock.advance(Micros::from_secs(31));
+    answer(client.send(busy.request()).await);
+    assert_eq!(client.idle(), 1);
+}
+
+#[tokio::test]
+async fn connection_close_is_respected() {
+    let peer = Peer::answering("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+    let client = client();
+    for _ in 0..3 {
+        assert_eq!(answer(client.send(peer.request()).await).status, 200);
+    }
+    assert_eq!(peer.accepted(), 3);
+}
+
+#[tokio::test]
+async fn bytes_nobody_asked_for_end_a_connection() {
+    let peer =
+        Peer::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 500 Forged\r\n\r\n").await;
+    let client = client();
+    for _ in 0..3 {
+        assert_eq!(answer(client.send(peer.request()).await).status, 200);
+        until_idle(&client, 0).await;
+    }
+    assert_eq!(peer.accepted(), 3);
+}
+
+#[tokio::test]
+async fn the_last_client_takes_its_connections_along() {
+    let closed = Arc::new(Notify::new());
+    let closing = Arc::clone(&closed);
+    let peer = Peer::start(move |mut stream, _| {
+        let closed = Arc::clone(&closing);
+        async move {
+            read_request(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+            read_request(&mut stream).await;
+            closed.notify_one();
+        }
+    })
+    .await;
+    let client = client();
+    answer(client.clone().send(peer.request()).await);
+    assert_eq!(client.idle(), 1);
+    drop(client);
+    closed.notified().await;
+}

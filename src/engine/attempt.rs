@@ -1,0 +1,128 @@
+//! One attempt: request, judgement, record.
+
+use std::{sync::Arc, time::Duration};
+
+use super::caller::Caller;
+use crate::{
+    clock::Clock,
+    domain::{
+        Attempt, Cause, DeadLetterPolicy, Delivery, DeliveryId, Event, Fault, Micros, Outcome, Pos,
+        RetryPolicy, State, Timestamp, Timings, Trigger, Uid,
+    },
+    egress::Client,
+    entropy::Entropy,
+    machine::judge::{Next, judge, settle},
+    store::{Finish, Store},
+};
+
+/// Pause between tries at a store that does not answer.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What attempts share.
+pub(super) struct Context {
+    pub store: Arc<Store>,
+    pub client: Client,
+    pub clock: Clock,
+    pub entropy: Entropy,
+}
+
+/// Makes an attempt and hands its result to the store.
+pub(super) async fn run(context: Arc<Context>, caller: Arc<Caller>, delivery: Arc<Delivery>) {
+    let event = event(&context, &delivery).await;
+    let outcome = match &event {
+        Some(event) => send(&context, &caller, event, delivery.id).await,
+        None => fault(
+            context.clock.now(),
+            Fault { cause: Cause::InvalidRequest, message: "the event is no longer stored".to_owned() },
+        ),
+    };
+    let verdict = judge(&delivery, &caller.endpoint.retry, &outcome, context.entropy.unit());
+    let gone = verdict.failure.as_ref().is_some_and(|failure| failure.cause == Cause::Gone);
+    let reason = match verdict.next {
+        Next::GiveUp(reason) => Some(reason),
+        Next::Delivered | Next::RetryAt(_) | Next::Expired => None,
+    };
+    let letters = caller.endpoint.dead_letters;
+    let (after, attempt) = settle(&delivery, outcome, verdict, letters);
+    let finish = Finish { before: delivery, after, attempt: Some(attempt), reason, letters, gone };
+    if let Err(error) = context.store.finish(finish).await {
+        tracing::error!(%error, "the result of an attempt was not recorded; the attempt will be repeated");
+    }
+}
+
+/// Records that a delivery's time is over.
+pub(super) async fn expire(context: Arc<Context>, delivery: Arc<Delivery>) {
+    let mut after = (*delivery).clone();
+    after.state = State::Expired;
+    after.revision += 1;
+    after.updated_at = context.clock.now();
+    let letters = DeadLetterPolicy::default();
+    let finish = Finish { before: delivery, after, attempt: None, reason: None, letters, gone: false };
+    if let Err(error) = context.store.finish(finish).await {
+        tracing::error!(%error, "an expiration was not recorded; it will be found again");
+    }
+}
+
+/// Sends a test event: nothing is stored, nothing is counted.
+pub(super) async fn test(context: &Context, caller: &Caller, event: &Event) -> Attempt {
+    let now = context.clock.now();
+    let delivery = Delivery {
+        id: DeliveryId(Uid::new(now, event.id.0.salt(), Pos(0))),
+        tenant: event.tenant,
+        event: event.id,
+        event_type: Arc::clone(&event.event_type),
+        endpoint: caller.endpoint.key,
+        endpoint_id: Arc::clone(&caller.endpoint.id),
+        trigger: Trigger::Test,
+        priority: 0,
+        max_attempts: 1,
+        created_at: now,
+        expires_at: None,
+        replay_of: None,
+        letter: None,
+        state: State::Pending,
+        attempts: 0,
+        due_at: now,
+        turn_at: now,
+        last: None,
+        updated_at: now,
+        revision: 1,
+        last_change: Pos(0),
+    };
+    let outcome = send(context, caller, event, delivery.id).await;
+    let policy = RetryPolicy { max_attempts: 1, ..caller.endpoint.retry.clone() };
+    let verdict = judge(&delivery, &policy, &outcome, 0.5);
+    settle(&delivery, outcome, verdict, caller.endpoint.dead_letters).1
+}
+
+/// The event of a delivery. First attempts find it at hand; others read it, for as
+/// long as it takes the store to answer.
+async fn event(context: &Context, delivery: &Delivery) -> Option<Arc<Event>> {
+    if delivery.attempts == 0
+        && delivery.trigger == Trigger::Event
+        && let Some(event) = context.store.hot().take(delivery.event.pos())
+    {
+        return Some(event);
+    }
+    loop {
+        match context.store.event(delivery.event).await {
+            Ok(event) => return event.map(Arc::new),
+            Err(error) => {
+                tracing::warn!(%error, "an event could not be read; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn send(context: &Context, caller: &Caller, event: &Event, delivery: DeliveryId) -> Outcome {
+    let now = context.clock.now();
+    match caller.request(event, delivery, now) {
+        Ok(request) => context.client.send(request).await,
+        Err(found) => fault(now, found),
+    }
+}
+
+fn fault(now: Timestamp, fault: Fault) -> Outcome {
+    Outcome { started_at: now, duration: Micros::ZERO, timings: Timings::default(), result: Err(fault) }
+}

@@ -1,0 +1,357 @@
+//! The dispatcher: one task that owns every lane.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    attempt::{self, Context},
+    caller::Caller,
+    handle::{Ask, Circuit, Handle},
+    observe,
+};
+use crate::{
+    clock::Clock,
+    domain::{Change, Delivery, Endpoint, EndpointKey, Live, Micros, Pos, Timestamp},
+    egress::{Client, Policy},
+    entropy::Entropy,
+    feed::{self, Cursor, Start},
+    machine::{
+        breaker::{Position, Signal},
+        lane::{Lane, Step},
+        retry_after::quiet_until,
+    },
+    store::Store,
+};
+
+/// Changes taken from the feed before lanes are asked again.
+const BATCH: usize = 512;
+/// Questions waiting at most.
+const ASKS_MAX: usize = 1024;
+/// How often lanes with nothing to remember are let go.
+const SWEEP_EVERY: Micros = Micros::from_secs(30);
+/// A store that cannot be read is asked again after this.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How the engine is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Attempts in flight at once, over all endpoints.
+    pub in_flight_max: usize,
+    /// What targets are allowed.
+    pub policy: Policy,
+    /// How long attempts in flight may take to end after the stop.
+    pub grace: Duration,
+}
+
+/// Starts the engine. `stop` ends it: no attempt starts any more, those in flight
+/// end within the grace. The task fails only if the feed cannot be followed.
+pub async fn start(
+    config: Config,
+    store: Arc<Store>,
+    client: Client,
+    clock: Clock,
+    entropy: Entropy,
+    stop: CancellationToken,
+) -> Result<(Handle, tokio::task::JoinHandle<Result<(), feed::Error>>), feed::Error> {
+    // The position first: what is committed while the lanes are found comes after.
+    let cursor = Cursor::open(Arc::clone(&store), Start::Now).await?;
+    let waiting = store.endpoints_waiting().await?;
+    let (asks, questions) = mpsc::channel(ASKS_MAX);
+    let (pages_out, pages) = mpsc::unbounded_channel();
+    let now = clock.now();
+    let context = Arc::new(Context { store: Arc::clone(&store), client, clock: clock.clone(), entropy });
+    let mut dispatcher = Dispatcher {
+        config,
+        store,
+        clock,
+        context,
+        cursor,
+        questions,
+        pages,
+        pages_out,
+        tasks: TaskTracker::new(),
+        lanes: HashMap::new(),
+        timers: BTreeSet::new(),
+        ready: VecDeque::new(),
+        flying: HashSet::new(),
+        swept_at: now,
+    };
+    for key in waiting {
+        if let Some(endpoint) = dispatcher.store.routes().get(key) {
+            dispatcher.open_lane(&endpoint, true, now);
+            dispatcher.wake(key);
+        }
+    }
+    Ok((Handle { asks }, tokio::spawn(dispatcher.run(stop))))
+}
+
+/// A page that a lane asked for.
+type PageRead = (EndpointKey, usize, Result<Vec<Arc<Delivery>>, crate::store::Error>);
+
+struct Dispatcher {
+    config: Config,
+    store: Arc<Store>,
+    clock: Clock,
+    context: Arc<Context>,
+    cursor: Cursor,
+    questions: mpsc::Receiver<Ask>,
+    pages: mpsc::UnboundedReceiver<PageRead>,
+    pages_out: mpsc::UnboundedSender<PageRead>,
+    tasks: TaskTracker,
+    lanes: HashMap<EndpointKey, Slot>,
+    /// When lanes want to be asked again.
+    timers: BTreeSet<(Timestamp, EndpointKey)>,
+    /// Lanes to ask, each once: one step a turn, so that none waits for another.
+    ready: VecDeque<EndpointKey>,
+    /// Deliveries whose attempt is not recorded yet.
+    flying: HashSet<Pos>,
+    swept_at: Timestamp,
+}
+
+struct Slot {
+    lane: Lane,
+    caller: Arc<Caller>,
+    timer: Option<Timestamp>,
+    is_ready: bool,
+}
+
+impl Dispatcher {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), feed::Error> {
+        while !stop.is_cancelled() {
+            let now = self.clock.now();
+            let moved = self.follow(now).await?;
+            self.reroute(now);
+            self.fire(now);
+            self.pump(now);
+            self.sweep(now);
+            if moved {
+                // More may be there; give the attempts just started their turn.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let pause = self.timers.first().map_or(SWEEP_EVERY, |(at, _)| at.since(self.clock.now()));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = self.cursor.wait() => {}
+                Some(ask) = self.questions.recv() => self.answer(ask),
+                Some(page) = self.pages.recv() => self.take_page(page),
+                () = tokio::time::sleep(pause.min(SWEEP_EVERY).to_std()) => {}
+            }
+        }
+        self.drain().await
+    }
+
+    /// Waits for attempts in flight to be recorded, and answers meanwhile.
+    async fn drain(mut self) -> Result<(), feed::Error> {
+        let grace = tokio::time::sleep(self.config.grace);
+        tokio::pin!(grace);
+        loop {
+            while self.follow(self.clock.now()).await? {}
+            if self.flying.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = &mut grace => {
+                    tracing::warn!(attempts = self.flying.len(), "stopping with attempts in flight; they will be repeated");
+                    return Ok(());
+                }
+                open = self.cursor.wait() => if !open { return Ok(()) },
+                Some(ask) = self.questions.recv() => self.answer(ask),
+            }
+        }
+    }
+
+    /// Takes a batch from the feed; says whether the cursor moved.
+    async fn follow(&mut self, now: Timestamp) -> Result<bool, feed::Error> {
+        let before = self.cursor.position();
+        match self.cursor.ready(BATCH).await {
+            Ok(changes) => changes.iter().for_each(|change| self.learn(change, now)),
+            Err(feed::Error::Store(error)) => {
+                tracing::warn!(%error, "the feed could not be read; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error @ feed::Error::Compacted { .. }) => return Err(error),
+        }
+        Ok(self.cursor.position() != before)
+    }
+
+    fn learn(&mut self, change: &Change, now: Timestamp) {
+        observe::change(change);
+        let (delivery, key) = (&change.delivery, change.delivery.endpoint);
+        if change.attempt.is_some() {
+            self.flying.remove(&delivery.id.pos());
+        }
+        if !self.lanes.contains_key(&key) {
+            let Some(endpoint) = self.store.routes().get(key) else { return };
+            self.open_lane(&endpoint, false, now);
+        }
+        let Some(slot) = self.lanes.get_mut(&key) else { return };
+        if let Some(attempt) = &change.attempt {
+            let signal = Signal::of(attempt.failure.as_ref().map(|failure| failure.cause));
+            let quiet = quiet_until(&slot.lane.endpoint().retry, attempt);
+            slot.lane.settle(delivery.id.pos(), signal, quiet, now);
+        }
+        slot.lane.offer(Arc::clone(delivery), now);
+        self.wake(key);
+    }
+
+    /// Takes over changes of endpoints.
+    fn reroute(&mut self, now: Timestamp) {
+        for key in self.store.routes().take_changed() {
+            let Some(endpoint) = self.store.routes().get(key) else {
+                self.close_lane(key);
+                continue;
+            };
+            if let Some(slot) = self.lanes.get_mut(&key) {
+                slot.caller = Arc::new(Caller::new(Arc::clone(&endpoint), &self.config.policy));
+                slot.lane.set_endpoint(endpoint, now);
+                self.wake(key);
+            }
+        }
+    }
+
+    fn fire(&mut self, now: Timestamp) {
+        while let Some(&(at, key)) = self.timers.first() {
+            if at > now {
+                return;
+            }
+            self.wake(key);
+        }
+    }
+
+    /// Asks ready lanes in turn, one step each, until all wait or no more attempts
+    /// may be in flight.
+    fn pump(&mut self, now: Timestamp) {
+        while self.flying.len() < self.config.in_flight_max {
+            let Some(key) = self.ready.pop_front() else { return };
+            let Some(slot) = self.lanes.get_mut(&key) else { continue };
+            slot.is_ready = false;
+            let step = slot.lane.next(now);
+            let caller = Arc::clone(&slot.caller);
+            match step {
+                Step::Send(delivery) => {
+                    self.flying.insert(delivery.id.pos());
+                    self.tasks.spawn(attempt::run(Arc::clone(&self.context), caller, delivery));
+                    self.wake(key);
+                }
+                Step::Expire(delivery) => {
+                    self.tasks.spawn(attempt::expire(Arc::clone(&self.context), delivery));
+                    self.wake(key);
+                }
+                Step::Page(limit) => {
+                    let (store, out) = (Arc::clone(&self.store), self.pages_out.clone());
+                    self.tasks.spawn(async move {
+                        let page = store.waiting(key, limit).await;
+                        let _ = out.send((key, limit, page));
+                    });
+                    self.wake(key);
+                }
+                Step::Wait(until) => self.set_timer(key, until),
+            }
+        }
+    }
+
+    fn take_page(&mut self, (key, limit, page): PageRead) {
+        let now = self.clock.now();
+        let Some(slot) = self.lanes.get_mut(&key) else { return };
+        match page {
+            Ok(page) => {
+                let last = page.len() < limit;
+                slot.lane.paged(page, last, now);
+                self.wake(key);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "waiting deliveries could not be read; trying again");
+                slot.lane.page_failed();
+                self.set_timer(key, Some(now.plus(PAUSE.into())));
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        let now = self.clock.now();
+        match ask {
+            Ask::Live(deliveries, reply) => {
+                let live = deliveries.iter().map(|delivery| match self.lanes.get_mut(&delivery.endpoint) {
+                    Some(slot) => slot.lane.live(delivery, now),
+                    None => {
+                        self.store.routes().get(delivery.endpoint).map_or_else(Live::default, |endpoint| {
+                            Lane::new(endpoint, false, now).live(delivery, now)
+                        })
+                    }
+                });
+                let _ = reply.send(live.collect());
+            }
+            Ask::Circuits(keys, reply) => {
+                let circuit = |key: &EndpointKey| {
+                    self.lanes.get(key).map_or(
+                        Circuit { position: Position::Closed, failures: 0, opened_at: None },
+                        |slot| {
+                            let breaker = slot.lane.breaker();
+                            Circuit {
+                                position: breaker.position(),
+                                failures: breaker.failures(),
+                                opened_at: breaker.opened_at(),
+                            }
+                        },
+                    )
+                };
+                let _ = reply.send(keys.iter().map(circuit).collect());
+            }
+            Ask::Test(endpoint, event, reply) => {
+                let caller = Caller::new(endpoint, &self.config.policy);
+                let context = Arc::clone(&self.context);
+                self.tasks.spawn(async move {
+                    let _ = reply.send(attempt::test(&context, &caller, &event).await);
+                });
+            }
+        }
+    }
+
+    fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: bool, now: Timestamp) {
+        let caller = Arc::new(Caller::new(Arc::clone(endpoint), &self.config.policy));
+        let lane = Lane::new(Arc::clone(endpoint), stored, now);
+        self.lanes.insert(endpoint.key, Slot { lane, caller, timer: None, is_ready: false });
+    }
+
+    fn close_lane(&mut self, key: EndpointKey) {
+        if let Some(at) = self.lanes.remove(&key).and_then(|slot| slot.timer) {
+            self.timers.remove(&(at, key));
+        }
+    }
+
+    /// Queues a lane to be asked, once.
+    fn wake(&mut self, key: EndpointKey) {
+        self.set_timer(key, None);
+        let Some(slot) = self.lanes.get_mut(&key) else { return };
+        if !slot.is_ready {
+            slot.is_ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    fn set_timer(&mut self, key: EndpointKey, at: Option<Timestamp>) {
+        let Some(slot) = self.lanes.get_mut(&key) else { return };
+        if let Some(old) = std::mem::replace(&mut slot.timer, at) {
+            self.timers.remove(&(old, key));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, key));
+        }
+    }
+
+    /// Lets go of lanes that hold nothing and remember nothing.
+    fn sweep(&mut self, now: Timestamp) {
+        if now.since(self.swept_at) < SWEEP_EVERY {
+            return;
+        }
+        self.swept_at = now;
+        self.lanes.retain(|_, slot| slot.timer.is_some() || slot.is_ready || !slot.lane.is_idle(now));
+    }
+}

@@ -1,0 +1,237 @@
+//! The composition root: builds the house, opens the door, and closes it in order.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    app::{self, App},
+    clock::Clock,
+    config::Dev,
+    domain::Micros,
+    egress::{self, Client},
+    engine,
+    entropy::Entropy,
+    front, grpc, receiver,
+    store::{self, Store},
+};
+
+/// How long attempts and calls in flight may take to end after the stop.
+const GRACE: Duration = Duration::from_secs(30);
+/// Payload on its way to the store at most; see [`store::Config`].
+const PENDING_BYTES_MAX: u64 = 64 << 20;
+
+/// How long finished operations are kept: 7 days.
+const OPERATION_RETENTION: Micros = Micros::from_secs(7 * 86_400);
+
+/// Why the server did not start or did not go on. Each sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `dev` has no keys, so it stays on loopback.
+    #[error("hookwire dev listens on loopback only, because it asks for no keys: use --host 127.0.0.1 or ::1")]
+    NotLoopback,
+    /// The port cannot be had.
+    #[error("cannot listen on {address}: is another server there? choose another --port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The feed cannot be followed.
+    #[error("the feed cannot be followed")]
+    Feed(#[from] crate::feed::Error),
+    /// The API descriptors are bad: a bug.
+    #[error("the REST edge cannot be built")]
+    Rest(#[from] crate::rest::Error),
+    /// The store can no longer be trusted.
+    #[error("the store failed and nothing more is acknowledged: check the disk, then start again")]
+    StoreLost(#[source] Option<store::Error>),
+    /// The store could not be closed in order; nothing acknowledged is lost.
+    #[error("the store could not be closed in order; the next start checks it")]
+    Close(#[source] store::Error),
+}
+
+/// What the signals say.
+#[derive(Clone, Debug, Default)]
+pub struct Signals {
+    /// Stop taking work, end what is in flight.
+    pub stop: CancellationToken,
+}
+
+/// Runs a development server until told to stop. `announce` is told the address
+/// once the server is ready.
+pub async fn dev(
+    config: Dev,
+    metrics: PrometheusHandle,
+    signals: Signals,
+    announce: impl FnOnce(SocketAddr),
+) -> Result<(), Error> {
+    if !config.host.is_loopback() {
+        return Err(Error::NotLoopback);
+    }
+    let address = SocketAddr::new(config.host, config.port);
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+
+    let (clock, entropy) = (Clock::system(), Entropy::from_os());
+    let feed_retention = feed_retention(&config);
+    let store_config = store::Config {
+        directory: config.data_dir.clone(),
+        incarnation: entropy.salt(),
+        queue_max: config.max_queue,
+        pending_bytes_max: PENDING_BYTES_MAX,
+        mark_every: (feed_retention.0 / 10).clamp(1_000, 10_000_000),
+        crash_after_publishes: config.crash_after_commit,
+    };
+    let (store, mut writer) = Store::open(store_config).await?;
+
+    let policy = egress::Policy { allow_http: true };
+    let client = Client::new(egress::Config { allow_http: true, ..egress::Config::default() }, clock.clone());
+    let engine_config = engine::Config { in_flight_max: config.max_in_flight as usize, policy, grace: GRACE };
+    let engine_stop = CancellationToken::new();
+    let (handle, mut dispatcher) = engine::start(
+        engine_config,
+        Arc::clone(&store),
+        client,
+        clock.clone(),
+        entropy.clone(),
+        engine_stop.clone(),
+    )
+    .await?;
+
+    let drain = CancellationToken::new();
+    let limits = app::Limits::default();
+    let app = App::new(Arc::clone(&store), handle, clock.clone(), entropy.clone(), limits, drain.clone());
+    let app = Arc::new(app);
+    let tasks = background(&app, &config, &drain);
+
+    let (routes, health) = grpc::routes(Arc::clone(&app)).await;
+    let extra = Router::new()
+        .route("/health", get(healthy))
+        .route("/metrics", get(scrape))
+        .with_state(Facts { store: Arc::clone(&store), metrics, drain: drain.clone() })
+        .merge(receiver::router(clock.clone()));
+    let door = front::with_request_ids(
+        front::app(routes.into_axum_router(), extra, grpc::pb::DESCRIPTORS)?,
+        entropy.clone(),
+    );
+    let door_stop = CancellationToken::new();
+    let mut door = tokio::spawn(front::serve(listener, door, door_stop.clone(), GRACE));
+    announce(local);
+    tracing::info!(address = %local, data_dir = %config.data_dir.display(), "ready");
+
+    // A store or a feed that is lost ends everything at once: nothing more may be
+    // acknowledged.
+    let lost = tokio::select! {
+        () = signals.stop.cancelled() => None,
+        ended = &mut writer => Some(Error::StoreLost(ended.ok().and_then(Result::err))),
+        ended = &mut dispatcher => Some(match ended {
+            Ok(Err(error)) => Error::Feed(error),
+            Ok(Ok(())) | Err(_) => Error::StoreLost(None),
+        }),
+    };
+    if let Some(lost) = lost {
+        tracing::error!(error = %lost, "stopping");
+        return Err(lost);
+    }
+
+    tracing::info!("stopping: no new work, ending what is in flight");
+    health.set_not_serving().await;
+    drain.cancel();
+    engine_stop.cancel();
+    door_stop.cancel();
+    let _ = tokio::join!(&mut door, &mut dispatcher);
+    tasks.close();
+    let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
+    store.close().await.map_err(Error::Close)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What goes on without being asked.
+fn background(app: &Arc<App>, config: &Dev, stop: &CancellationToken) -> TaskTracker {
+    let retention = app::RetentionConfig {
+        feed: feed_retention(config),
+        history: Micros::from_secs(i64::from(config.retention_days) * 86_400),
+        operations: OPERATION_RETENTION,
+    };
+    let tasks = TaskTracker::new();
+    let (operations, janitor, sweeper) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
+    let stops = [stop.clone(), stop.clone(), stop.clone()];
+    let [first, second, third] = stops;
+    tasks.spawn(async move { operations.run_operations(first).await });
+    tasks.spawn(async move { janitor.run_janitor(second, retention).await });
+    tasks.spawn(async move {
+        if let Err(error) = sweeper.resume_sweeps().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "deliveries of deleted endpoints wait for the next start");
+        }
+        sweeper.sweep_deleted(third).await;
+    });
+    tasks
+}
+
+fn feed_retention(config: &Dev) -> Micros {
+    match config.feed_retention_ms {
+        Some(millis) => Micros::from_millis(i64::from(millis)),
+        None => Micros::from_secs(i64::from(config.feed_retention_hours) * 3600),
+    }
+}
+
+/// What the plain pages tell of.
+#[derive(Clone)]
+struct Facts {
+    store: Arc<Store>,
+    metrics: PrometheusHandle,
+    drain: CancellationToken,
+}
+
+async fn healthy(State(facts): State<Facts>) -> impl IntoResponse {
+    let draining = facts.drain.is_cancelled();
+    let (code, status) =
+        if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "healthy") };
+    (code, Json(json!({"status": status, "version": env!("CARGO_PKG_VERSION")})))
+}
+
+async fn scrape(State(facts): State<Facts>) -> impl IntoResponse {
+    let gauges = facts.store.gauges();
+    metrics::gauge!("webhook_queue_size").set(gauges.open.load(Ordering::Relaxed) as f64);
+    metrics::gauge!("webhook_endpoints_total").set(facts.store.routes().len() as f64);
+    metrics::gauge!("hookwire_commits_total").set(gauges.commits.load(Ordering::Relaxed) as f64);
+    metrics::gauge!("hookwire_feed_position").set(facts.store.recent().position().0 as f64);
+    metrics::gauge!("hookwire_pending_bytes").set(gauges.pending_bytes.load(Ordering::Relaxed) as f64);
+    ([("content-type", "text/plain; version=0.0.4")], facts.metrics.render())
+}
+
+/// What to type next, for whoever just started a server.
+pub fn welcome(address: SocketAddr, data_dir: &PathBuf) -> String {
+    let url = format!("http://{address}");
+    format!(
+        "Hookwire is ready on {url}\n\
+         Everything is kept in {data}. In another terminal:\n\n\
+         # register the built-in test receiver\n\
+         curl -s {url}/v1/endpoints -d '{{\"url\":\"{url}/test/webhook\",\"event_types\":[\"user.*\"]}}'\n\n\
+         # publish an event\n\
+         curl -s {url}/v1/events -d '{{\"event_type\":\"user.created\",\"payload\":{{\"value\":{{\"user_id\":\"12345\"}}}}}}'\n\n\
+         # watch deliveries, from the oldest on\n\
+         curl -sN '{url}/v1/deliveries:watch?earliest=true'\n\n\
+         # see what the test receiver got, and what was given up\n\
+         curl -s {url}/test/webhook\n\
+         curl -s {url}/v1/deadLetters\n",
+        data = data_dir.display(),
+    )
+}

@@ -1,0 +1,51 @@
+//! Logs and metrics.
+
+use std::io::IsTerminal as _;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// Buckets of durations in seconds: from a receiver on the same machine to the
+/// longest timeout, 120 s.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
+
+/// Why telemetry cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter is malformed.
+    #[error("LOG_LEVEL {0:?} is not a level or a filter: use error, warn, info, debug or trace")]
+    LogLevel(String),
+    /// Metrics cannot be recorded.
+    #[error("metrics cannot be set up")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// Sends logs to standard error: text on a terminal, JSON otherwise.
+pub fn init_logs(level: &str) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(level).map_err(|_| Error::LogLevel(level.to_owned()))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().flatten_event(true).init();
+    }
+    Ok(())
+}
+
+/// Records metrics for the whole process; the handle writes them out.
+pub fn init_metrics() -> Result<PrometheusHandle, Error> {
+    let builder =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
+    let handle = builder.install_recorder()?;
+    metrics::describe_counter!("webhook_events_total", "Events accepted, by type.");
+    metrics::describe_counter!("webhook_deliveries_total", "Deliveries that came into a status.");
+    metrics::describe_histogram!("webhook_delivery_duration_seconds", "Duration of attempts.");
+    metrics::describe_gauge!("webhook_queue_size", "Deliveries not in a final status.");
+    metrics::describe_gauge!("webhook_endpoints_total", "Endpoints registered.");
+    metrics::describe_counter!("hookwire_attempts_total", "Attempts recorded.");
+    metrics::describe_gauge!("hookwire_commits_total", "Transactions committed since the start.");
+    metrics::describe_gauge!("hookwire_feed_position", "Last number of the feed.");
+    metrics::describe_gauge!("hookwire_pending_bytes", "Bytes of payload on their way to the store.");
+    Ok(handle)
+}
