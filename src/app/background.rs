@@ -68,8 +68,7 @@ impl App {
                 Ok(cancelled) if cancelled < SWEEP_STEP => return,
                 Ok(_) => {}
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "deliveries of a deleted endpoint cannot be cancelled yet");
+                    tracing::warn!(%error, "deliveries of a deleted endpoint cannot be cancelled yet");
                     sleep(AGAIN_AFTER).await;
                 }
             }
@@ -95,8 +94,7 @@ impl App {
                         Ok(true) => {}
                         Ok(false) => break,
                         Err(error) => {
-                            let error = &error as &dyn std::error::Error;
-                            tracing::warn!(error, "what is too old cannot be removed yet");
+                            tracing::warn!(%error, "what is too old cannot be removed yet");
                             break;
                         }
                     }

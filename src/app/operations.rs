@@ -138,10 +138,7 @@ impl App {
                     Ok(true) => {}
                     Ok(false) => self.new_operation.notified().await,
                     Err(error) => {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "an operation cannot go on yet"
-                        );
+                        tracing::warn!(%error, "an operation cannot go on yet");
                         sleep(AGAIN_AFTER).await;
                     }
                 }
