@@ -11,7 +11,7 @@ use crate::{
         Attempt, DeadLetter, DeadLetterId, DeliveryId, EventId, Failure, LetterReason, LetterState, Page,
         Pattern, Payload, Pos, TenantKey, TimeRange,
     },
-    store::{Discarded, LetterFilter},
+    store::{Discarded, LetterFilter, Steered},
 };
 
 /// Which dead letters, as a caller says it.
@@ -53,7 +53,7 @@ impl App {
     /// Reads a dead letter.
     pub async fn letter(&self, tenant: TenantKey, id: DeadLetterId, show: Show) -> Result<Letter, Error> {
         let found = self.store.letter(tenant, DeliveryId(id.0)).await?;
-        let letter = found.ok_or_else(|| Error::not_found(Kind::DeadLetter, id))?;
+        let letter = found.ok_or_else(|| Error::not_found(Kind::DeadLetter, id.to_string()))?;
         self.complete(letter, show).await
     }
 
@@ -98,10 +98,10 @@ impl App {
     pub async fn replay_letter(&self, tenant: TenantKey, id: DeadLetterId) -> Result<(Letter, Seen), Error> {
         let delivery_id = DeliveryId(id.0);
         let steered = self.store.replay(tenant, delivery_id, self.now()).await?;
-        let delivery = self.steered(tenant, delivery_id, steered).await.map_err(|error| match error {
-            Error::NotFound { .. } => Error::not_found(Kind::DeadLetter, id),
-            other => other,
-        })?;
+        if steered == Steered::NotFound {
+            return Err(Error::not_found(Kind::DeadLetter, id.to_string()));
+        }
+        let delivery = self.steered(tenant, delivery_id, steered).await?;
         let letter = self.letter(tenant, id, Show::Basic).await?;
         Ok((letter, self.see(delivery).await))
     }
@@ -110,7 +110,7 @@ impl App {
     pub async fn discard_letter(&self, tenant: TenantKey, id: DeadLetterId) -> Result<(), Error> {
         match self.store.discard(tenant, DeliveryId(id.0)).await? {
             Discarded::Done => Ok(()),
-            Discarded::NotFound => Err(Error::not_found(Kind::DeadLetter, id)),
+            Discarded::NotFound => Err(Error::not_found(Kind::DeadLetter, id.to_string())),
             Discarded::Replaying => Err(Error::LetterState(LetterState::Replaying)),
         }
     }

@@ -77,7 +77,7 @@ impl App {
     ) -> Result<Delivery, Error> {
         match steered {
             Steered::Done(delivery) => Ok(*delivery),
-            Steered::NotFound => Err(Error::not_found(Kind::Delivery, id)),
+            Steered::NotFound => Err(Error::not_found(Kind::Delivery, id.to_string())),
             Steered::State(state) => Err(Error::DeliveryState(state)),
             Steered::Letter(state) => Err(Error::LetterState(state)),
             Steered::EndpointInactive => {
@@ -89,7 +89,7 @@ impl App {
 
     pub(super) async fn stored_delivery(&self, tenant: TenantKey, id: DeliveryId) -> Result<Delivery, Error> {
         let found = self.store.delivery(tenant, id).await?;
-        found.ok_or_else(|| Error::not_found(Kind::Delivery, id))
+        found.ok_or_else(|| Error::not_found(Kind::Delivery, id.to_string()))
     }
 
     pub(super) async fn see(&self, delivery: Delivery) -> Seen {

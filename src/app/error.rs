@@ -135,7 +135,7 @@ pub enum Kind {
 }
 
 /// What a program branches on when a request breaks rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Invalid {
     /// A field, or several.
     #[default]
@@ -177,8 +177,8 @@ impl Kind {
 
 impl Error {
     /// Something that is not there.
-    pub fn not_found(kind: Kind, id: impl ToString) -> Self {
-        Self::NotFound { kind, id: id.to_string() }
+    pub fn not_found(kind: Kind, id: impl Into<String>) -> Self {
+        Self::NotFound { kind, id: id.into() }
     }
 
     /// One invalid field.

@@ -151,7 +151,7 @@ impl App {
 
     async fn stored_event(&self, tenant: TenantKey, id: EventId) -> Result<Event, Error> {
         let event = self.store.event(id).await?.filter(|event| event.tenant == tenant);
-        event.ok_or_else(|| Error::not_found(Kind::Event, id))
+        event.ok_or_else(|| Error::not_found(Kind::Event, id.to_string()))
     }
 }
 

@@ -16,8 +16,12 @@ mod secrets;
 mod tokens;
 mod url;
 mod watch;
+mod watcher;
 
-use std::{collections::VecDeque, sync::Arc, sync::Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;

@@ -82,7 +82,7 @@ impl App {
     /// Reads an operation.
     pub async fn operation(&self, tenant: TenantKey, id: OperationId) -> Result<Operation, Error> {
         let found = self.store.operation(tenant, id).await?;
-        found.ok_or_else(|| Error::not_found(Kind::Operation, id))
+        found.ok_or_else(|| Error::not_found(Kind::Operation, id.to_string()))
     }
 
     /// A page of operations, newest first, and the token of the next.
@@ -138,10 +138,7 @@ impl App {
                     Ok(true) => {}
                     Ok(false) => self.new_operation.notified().await,
                     Err(error) => {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "an operation cannot go on yet"
-                        );
+                        tracing::warn!(%error, "an operation cannot go on yet");
                         sleep(AGAIN_AFTER).await;
                     }
                 }

@@ -121,7 +121,7 @@ fn add(
 
 fn expire(endpoint: &mut Endpoint, id: SecretId, now: Timestamp) -> Result<(), Error> {
     let Some(index) = endpoint.secrets.iter().position(|secret| secret.is(id)) else {
-        return Err(Error::not_found(Kind::Secret, id));
+        return Err(Error::not_found(Kind::Secret, id.to_string()));
     };
     if !endpoint.secrets[index].is_live(now) {
         return Ok(());

@@ -42,7 +42,7 @@ impl Deliveries {
         let pb::ListDeliveriesRequest { page_size, page_token, filter, order } = request;
         let mut checks = Checks::new();
         let page = convert::page(&mut checks, page_size, page_token, order, &bound);
-        let filter = convert::deliveries::filter(&mut checks, filter);
+        let filter = convert::delivery_in::filter(&mut checks, filter);
         checks.finish()?;
         let (seen, next_page_token, resume_token) = self.0.deliveries(TENANT, &filter, &page).await?;
         let tenant_id = self.0.tenant_name(TENANT);
@@ -65,8 +65,7 @@ impl Deliveries {
 /// Attempts of one delivery.
 pub(super) fn out_attempts(delivery: &Delivery, attempts: &[Arc<Attempt>], show: Show) -> Vec<pb::Attempt> {
     let id = delivery.id.to_string();
-    let attempt =
-        |it: &Arc<Attempt>| convert::deliveries::attempt(it, id.clone(), &delivery.endpoint_id, show);
+    let attempt = |it: &Arc<Attempt>| convert::attempts::attempt(it, id.clone(), &delivery.endpoint_id, show);
     attempts.iter().map(attempt).collect()
 }
 
@@ -104,7 +103,7 @@ impl DeliveryService for Deliveries {
     ) -> Answer<Self::WatchDeliveriesStream> {
         let caller = Caller::of(&request);
         let open = async {
-            let watch = convert::deliveries::watch(request.into_inner())?;
+            let watch = convert::delivery_in::watch(request.into_inner())?;
             let attempts = watch.attempts;
             Ok::<_, Error>((self.0.watch(TENANT, watch).await?, attempts))
         };

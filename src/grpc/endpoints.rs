@@ -27,11 +27,11 @@ pub(super) struct Endpoints(pub Arc<App>);
 impl Endpoints {
     fn out(&self, view: &EndpointView, shown: Option<&str>) -> Option<pb::Endpoint> {
         let (app, tenant) = (&self.0, view.endpoint.tenant);
-        Some(convert::endpoints::endpoint(view, app.tenant_name(tenant), app.now(), shown))
+        Some(convert::endpoint_out::endpoint(view, app.tenant_name(tenant), app.now(), shown))
     }
 
     async fn create(&self, request: pb::CreateEndpointRequest) -> Result<pb::CreateEndpointResponse, Error> {
-        let (id, mut endpoint, secret) = convert::endpoints::new_endpoint(request, TENANT)?;
+        let (id, mut endpoint, secret) = convert::endpoint_in::new_endpoint(request, TENANT)?;
         endpoint.secrets = vec![self.0.new_secret(secret, self.0.now())];
         let view = self.0.create_endpoint(id, endpoint).await?;
         let shown = view.endpoint.secrets.first().map(|secret| secret.id.as_str());
@@ -43,7 +43,7 @@ impl Endpoints {
         let pb::ListEndpointsRequest { page_size, page_token, filter, order } = request;
         let mut checks = Checks::new();
         let page = convert::page(&mut checks, page_size, page_token, order, &bound);
-        let filter = convert::endpoints::endpoint_filter(&mut checks, filter);
+        let filter = convert::endpoint_in::endpoint_filter(&mut checks, filter);
         checks.finish()?;
         let (views, next_page_token) = self.0.endpoints(TENANT, &filter, &page).await?;
         let endpoints = views.iter().filter_map(|view| self.out(view, None)).collect();
@@ -51,14 +51,14 @@ impl Endpoints {
     }
 
     async fn update(&self, request: pb::UpdateEndpointRequest) -> Result<pb::UpdateEndpointResponse, Error> {
-        let (id, etag, patch) = convert::endpoints::Patch::new(request)?;
+        let (id, etag, patch) = convert::endpoint_mask::Patch::new(request)?;
         let view = self.0.update_endpoint(TENANT, &id, &etag, |endpoint| patch.apply(endpoint)).await?;
         Ok(pb::UpdateEndpointResponse { endpoint: self.out(&view, None) })
     }
 
     async fn delete(&self, request: pb::DeleteEndpointRequest) -> Result<pb::DeleteEndpointResponse, Error> {
         let pb::DeleteEndpointRequest { id, etag, allow_missing } = request;
-        convert::endpoints::endpoint_id("id", &id)?;
+        convert::endpoint_id("id", &id)?;
         match self.0.delete_endpoint(TENANT, &id, &etag).await {
             Err(Error::NotFound { .. }) if allow_missing => Ok(pb::DeleteEndpointResponse {}),
             deleted => deleted.map(|()| pb::DeleteEndpointResponse {}),
@@ -67,7 +67,7 @@ impl Endpoints {
 
     async fn pause(&self, request: pb::PauseEndpointRequest) -> Result<pb::PauseEndpointResponse, Error> {
         let pb::PauseEndpointRequest { id, reason } = request;
-        convert::endpoints::endpoint_id("id", &id)?;
+        convert::endpoint_id("id", &id)?;
         if reason.chars().count() > REASON_MAX {
             return Err(Error::invalid("reason", Rule::TooLong, "must have at most 256 characters"));
         }
@@ -76,10 +76,10 @@ impl Endpoints {
     }
 
     async fn rotate(&self, request: pb::RotateSecretRequest) -> Result<pb::RotateSecretResponse, Error> {
-        let (id, rotation) = convert::endpoints::rotation(request)?;
+        let (id, rotation) = convert::endpoint_in::rotation(request)?;
         let rotated = self.0.rotate_secret(TENANT, &id, rotation).await?;
         Ok(pb::RotateSecretResponse {
-            secret: Some(convert::endpoints::secret(&rotated.secret, rotated.primary, true)),
+            secret: Some(convert::endpoint_out::secret(&rotated.secret, rotated.primary, true)),
             others_expire_time: Some(out_time(rotated.others_expire_at)),
         })
     }
@@ -92,19 +92,19 @@ impl Endpoints {
     }
 
     fn reveal(&self, id: &str) -> Result<pb::RevealSecretsResponse, Error> {
-        convert::endpoints::endpoint_id("id", id)?;
+        convert::endpoint_id("id", id)?;
         let (secrets, primary) = self.0.secrets(TENANT, id)?;
         let secrets = secrets.iter().map(|secret| {
-            convert::endpoints::secret(secret, primary.as_deref() == Some(secret.id.as_str()), true)
+            convert::endpoint_out::secret(secret, primary.as_deref() == Some(secret.id.as_str()), true)
         });
         Ok(pb::RevealSecretsResponse { secrets: secrets.collect() })
     }
 
     async fn test(&self, request: pb::TestEndpointRequest) -> Result<pb::TestEndpointResponse, Error> {
         let payload_max = self.0.limits().payload_bytes_max;
-        let (id, event_type, payload) = convert::endpoints::test_event(request, payload_max)?;
+        let (id, event_type, payload) = convert::endpoint_in::test_event(request, payload_max)?;
         let (endpoint, attempt) = self.0.test_endpoint(TENANT, &id, event_type, payload).await?;
-        let attempt = convert::deliveries::attempt(&attempt, String::new(), &endpoint.id, Show::Full);
+        let attempt = convert::attempts::attempt(&attempt, String::new(), &endpoint.id, Show::Full);
         Ok(pb::TestEndpointResponse { attempt: Some(attempt) })
     }
 }
@@ -126,7 +126,7 @@ impl EndpointService for Endpoints {
         let caller = Caller::of(&request);
         let get = async {
             let pb::GetEndpointRequest { id } = request.into_inner();
-            convert::endpoints::endpoint_id("id", &id)?;
+            convert::endpoint_id("id", &id)?;
             let view = self.0.endpoint(TENANT, &id).await?;
             Ok(pb::GetEndpointResponse { endpoint: self.out(&view, None) })
         };
@@ -172,7 +172,7 @@ impl EndpointService for Endpoints {
         let caller = Caller::of(&request);
         let resume = async {
             let pb::ResumeEndpointRequest { id } = request.into_inner();
-            convert::endpoints::endpoint_id("id", &id)?;
+            convert::endpoint_id("id", &id)?;
             let view = self.0.resume_endpoint(TENANT, &id).await?;
             Ok(pb::ResumeEndpointResponse { endpoint: self.out(&view, None) })
         };

@@ -9,6 +9,7 @@ mod dead_letters;
 mod deliveries;
 mod endpoints;
 mod events;
+mod facts;
 mod gateway;
 mod operations;
 pub mod pb;

@@ -45,7 +45,7 @@ impl Operations {
     ) -> Result<pb::WaitOperationResponse, Error> {
         let pb::WaitOperationRequest { id, timeout } = request;
         let mut checks = Checks::new();
-        let limit = convert::deliveries::wait(&mut checks, "timeout", timeout, most);
+        let limit = convert::delivery_in::wait(&mut checks, "timeout", timeout, most);
         checks.finish()?;
         let id: OperationId = convert::parse("id", &id)?;
         let operation = self.0.wait_operation(TENANT, id, limit).await?;

@@ -1,9 +1,9 @@
 //! Dead letters, in and out.
 
 use super::{
-    Checks,
+    Checks, attempts,
     checks::Root,
-    deliveries, ids,
+    ids,
     lists::{known, patterns},
     out_time,
     payload::Shown,
@@ -81,7 +81,7 @@ pub fn letter(found: Letter, tenant_id: String, shown: Shown) -> pb::DeadLetter 
         event_type: it.delivery.event_type.as_ref().to_owned(),
         payload: payload.map(|payload| shown.payload(payload)),
         failure_reason: it.message,
-        error: failure.map(|(failure, status)| deliveries::error(&failure, status)),
+        error: failure.map(|(failure, status)| attempts::error(&failure, status)),
         reason: match it.reason {
             LetterReason::RetriesExhausted => Reason::RetriesExhausted,
             LetterReason::PermanentError => Reason::PermanentError,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Checks,
     checks::Root,
-    events, ids,
+    events, headers, ids,
     lists::{known, patterns},
     payload, policies, time,
 };
@@ -85,8 +85,8 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint) 
     }
     (endpoint.name, endpoint.description, endpoint.url) = (name, description, url);
     endpoint.event_types = patterns(checks, "event_types", &event_types);
-    endpoint.signing = policies::signing(checks, signing);
-    endpoint.headers = policies::headers(checks, headers, &endpoint.signing);
+    endpoint.signing = headers::signing(checks, signing);
+    endpoint.headers = headers::headers(checks, headers, &endpoint.signing);
     endpoint.http = policies::http(checks, http);
     endpoint.envelope = match pb::Envelope::try_from(envelope) {
         Ok(pb::Envelope::Unspecified | pb::Envelope::Event) => Envelope::Event,
@@ -102,7 +102,7 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint) 
         policies::count(checks, "max_in_flight", max_in_flight, IN_FLIGHT_MAX, Endpoint::MAX_IN_FLIGHT);
     endpoint.breaker = policies::breaker(checks, circuit_breaker);
     endpoint.dead_letters = policies::dead_letters(checks, dead_letter_policy);
-    endpoint.metadata = policies::metadata(checks, metadata, METADATA_BYTES_MAX);
+    endpoint.metadata = headers::metadata(checks, metadata, METADATA_BYTES_MAX);
     match (enabled.unwrap_or(true), endpoint.receives()) {
         (true, false) => (endpoint.state, endpoint.state_reason) = (EndpointState::Active, String::new()),
         (false, true) => {
@@ -117,7 +117,7 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint) 
 pub fn blank(tenant: TenantKey) -> Endpoint {
     let mut checks = Checks::new();
     let nothing = HashMap::new();
-    let signing = policies::signing(&mut checks, None);
+    let signing = headers::signing(&mut checks, None);
     Endpoint {
         key: EndpointKey(0),
         id: Arc::from(""),
@@ -128,7 +128,7 @@ pub fn blank(tenant: TenantKey) -> Endpoint {
         state: EndpointState::Active,
         state_reason: String::new(),
         event_types: Vec::new(),
-        headers: policies::headers(&mut checks, nothing, &signing),
+        headers: headers::headers(&mut checks, nothing, &signing),
         http: policies::http(&mut checks, None),
         envelope: Envelope::Event,
         signing,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::{
     Checks,
     checks::Root,
+    headers,
     lists::patterns,
     out_time,
     payload::{self, Shown},
-    policies, time,
+    time,
 };
 use crate::{
     app::{Error, Found, Show},
@@ -69,7 +70,7 @@ impl Intake {
         checks.check(good, "priority", Rule::OutOfRange, "must be -100 to 100");
         let deliver_at = schedule.map(|schedule| self.deliver_at(&mut checks, schedule));
         let expires_at = expiration.map(|it| self.expires_at(&mut checks, it, deliver_at));
-        let metadata = policies::metadata(&mut checks, metadata, METADATA_BYTES_MAX);
+        let metadata = headers::metadata(&mut checks, metadata, METADATA_BYTES_MAX);
         checks.into_result(NewEvent {
             tenant: self.tenant,
             event_type: event_type.into(),

@@ -5,13 +5,16 @@
 //! violation is noted, so that a caller is told all of them at once. On the way
 //! out conversions are total. Numbers of enums are matched, never cast.
 
+pub(super) mod attempts;
 mod checks;
 pub(super) mod dead_letters;
 pub(super) mod deliveries;
-mod endpoint_in;
-mod endpoint_mask;
-mod endpoint_out;
+pub(super) mod delivery_in;
+pub(super) mod endpoint_in;
+pub(super) mod endpoint_mask;
+pub(super) mod endpoint_out;
 pub(super) mod events;
+mod headers;
 mod ids;
 mod lists;
 pub(super) mod operations;
@@ -19,18 +22,9 @@ mod payload;
 mod policies;
 mod time;
 
-pub(super) mod endpoints {
-    //! Endpoints, in and out.
-    pub use super::{
-        endpoint_in::{endpoint_filter, new_endpoint, rotation, test_event},
-        endpoint_mask::Patch,
-        endpoint_out::{endpoint, secret},
-        ids::endpoint_id,
-    };
-}
 pub(super) use self::{
     checks::{Checks, Root},
-    ids::{parse, parse_pair},
+    ids::{endpoint_id, parse, parse_pair},
     lists::{page, show},
     payload::Shown,
     time::{out_span, out_time},

@@ -5,11 +5,11 @@ use crate::{
     app::OperationFilter,
     domain::{ItemFailure, Operation, OperationKind, OperationState},
     grpc::{
+        facts::code_of,
         pb::{
             self, ErrorReason,
             operation::{Kind, State},
         },
-        status,
     },
 };
 
@@ -65,7 +65,7 @@ fn failure(failure: ItemFailure) -> pb::OperationItemFailure {
     let reason = ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}"));
     let reason = reason.unwrap_or(ErrorReason::Unspecified);
     let error = pb::ItemError {
-        code: status::code_of(reason) as i32,
+        code: code_of(reason) as i32,
         reason: reason.into(),
         message,
         ..pb::ItemError::default()

@@ -95,7 +95,7 @@ fn is_media_type(text: &str) -> bool {
     let mut parts = text.splitn(2, ';');
     let essence = parts.next().unwrap_or_default().trim_end();
     let Some((kind, subtype)) = essence.split_once('/') else { return false };
-    let token = |text: &str| !text.is_empty() && text.bytes().all(super::policies::is_token_byte);
+    let token = |text: &str| !text.is_empty() && text.bytes().all(super::headers::is_token_byte);
     token(kind)
         && token(subtype)
         && parts.next().unwrap_or_default().bytes().all(|it| matches!(it, b' '..=b'~'))
