@@ -157,6 +157,11 @@ impl Lane {
     /// An attempt ended and is recorded. If the delivery is still open, offer it
     /// again afterwards.
     pub fn settle(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
+        if self.store.paging {
+            // Without its place in flight, an older row of the page would pass for
+            // news, also if the delivery has ended and is not offered again.
+            self.store.touched.insert(pos);
+        }
         if self.places.get(&pos) == Some(&Place::InFlight) {
             self.places.remove(&pos);
             self.in_flight -= 1;
