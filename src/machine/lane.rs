@@ -72,7 +72,7 @@ struct Outside {
     horizon: Option<Turn>,
     /// A page has been asked for.
     paging: bool,
-    /// The nearest turn passed over since.
+    /// The nearest turn left to the store since.
     skipped: Option<Turn>,
     /// Deliveries told of since; what the page says of them is older.
     touched: HashSet<Pos>,
@@ -145,9 +145,7 @@ impl Lane {
         }
         let turn = (delivery.turn_at, pos);
         if self.store.horizon.is_some_and(|horizon| turn >= horizon) {
-            if self.store.paging {
-                self.store.skipped = Some(self.store.skipped.map_or(turn, |skipped| skipped.min(turn)));
-            }
+            self.leave(turn);
             return;
         }
         self.insert(delivery, now);
@@ -347,7 +345,17 @@ impl Lane {
                 .map(|(_, delivery)| (delivery.turn_at, delivery.id.pos()));
             let Some(turn) = furthest else { return };
             self.take(turn.1);
-            self.store.horizon = Some(self.store.horizon.map_or(turn, |horizon| horizon.min(turn)));
+            self.leave(turn);
+        }
+    }
+
+    /// Leaves a delivery to the store. A page under way does not know of it, so
+    /// it has to be found by the next one.
+    fn leave(&mut self, turn: Turn) {
+        let nearest = |known: Option<Turn>| Some(known.map_or(turn, |known| known.min(turn)));
+        self.store.horizon = nearest(self.store.horizon);
+        if self.store.paging {
+            self.store.skipped = nearest(self.store.skipped);
         }
     }
 }
