@@ -368,3 +368,6 @@ impl Lane {
         last.map(|(_, delivery)| (delivery.turn_at, delivery.id.pos())).max()
     }
 }
+
+#[cfg(test)]
+mod tests;
