@@ -369,5 +369,24 @@ impl Lane {
     }
 }
 
+/// What the simulator may look at.
+#[cfg(test)]
+impl Lane {
+    /// Whether a delivery waits in memory.
+    pub(super) fn holds(&self, pos: Pos) -> bool {
+        self.places.get(&pos).is_some_and(|place| *place != Place::InFlight)
+    }
+
+    /// Whether all that waits up to this turn waits in memory.
+    pub(super) fn is_complete(&self, turn: Turn) -> bool {
+        self.reaches(turn)
+    }
+
+    /// Deliveries waiting in memory.
+    pub(super) fn size(&self) -> usize {
+        self.held()
+    }
+}
+
 #[cfg(test)]
 mod tests;
