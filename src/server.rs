@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -226,7 +226,7 @@ async fn scrape(State(facts): State<Facts>) -> impl IntoResponse {
 }
 
 /// What to type next, for whoever just started a server.
-pub fn welcome(address: SocketAddr, data_dir: &PathBuf) -> String {
+pub fn welcome(address: SocketAddr, data_dir: &Path) -> String {
     let url = format!("http://{address}");
     format!(
         "Hookwire is ready on {url}\n\

@@ -73,10 +73,14 @@ async fn head(
     let Request { target, headers, body, timeout, connect_timeout: connect_limit } = request;
     let limit = timeout.to_std();
     let connect_limit = connect_limit.min(timeout).to_std();
+    let length = body.len();
     let mut message = Message::new(Full::new(body));
     *message.method_mut() = Method::POST;
     *message.uri_mut() = target.path().clone();
     *message.headers_mut() = complete(headers, shared, target.host_header());
+    // Said also of an empty body, where hyper would leave it out: receivers that
+    // want a length get one.
+    message.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     loop {
         let pooled = shared.pool.take(target.origin(), shared.clock.now()).await;
         let reused = pooled.is_some();

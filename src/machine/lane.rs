@@ -238,13 +238,19 @@ impl Lane {
         (ready > now).then_some((Hold::Rate, Some(ready)))
     }
 
-    /// What holds for an open delivery now.
+    /// What holds for an open delivery now. A hold is told if the delivery would
+    /// wait for it at its due time too, as far as can be said now.
     pub fn live(&mut self, delivery: &Delivery, now: Timestamp) -> Live {
         if self.places.get(&delivery.id.pos()) == Some(&Place::InFlight) {
             return Live { in_flight: true, hold: None };
         }
-        let due = delivery.due_at <= now;
-        Live { in_flight: false, hold: self.gate(now).filter(|_| due).map(|(hold, _)| hold) }
+        let lasts = |hold: Hold, until: Option<Timestamp>| match hold {
+            Hold::Paused | Hold::Disabled => true,
+            Hold::RetryAfter | Hold::CircuitOpen => until.is_none_or(|until| until >= delivery.due_at),
+            Hold::Rate | Hold::MaxInFlight => delivery.due_at <= now,
+        };
+        let hold = self.gate(now).filter(|(hold, until)| lasts(*hold, *until)).map(|(hold, _)| hold);
+        Live { in_flight: false, hold }
     }
 
     /// The circuit breaker.

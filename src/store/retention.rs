@@ -22,9 +22,10 @@ pub struct Cutoff {
 /// Removes a little of everything that is too old; says where the feed now starts
 /// and whether there is more to remove.
 pub(super) async fn step(tx: &mut Tx<'_>, cutoff: Cutoff) -> Result<(Pos, bool), Error> {
+    tx.mark(cutoff.now).await?;
     let compacted = compact(tx, cutoff.feed).await?;
-    let history = mark(tx, cutoff.history).await?.map_or(0, |(_, pos)| pos);
-    let removals: [(&'static str, i64, i64); 6] = [
+    let (marked_at, history) = mark(tx, cutoff.history).await?.unwrap_or((i64::MIN, 0));
+    let removals: [(&'static str, i64, i64); 7] = [
         (
             "DELETE FROM idempotency WHERE (tenant, key) IN \
           (SELECT tenant, key FROM idempotency WHERE expires_at <= $1 LIMIT $2)",
@@ -37,6 +38,7 @@ pub(super) async fn step(tx: &mut Tx<'_>, cutoff: Cutoff) -> Result<(Pos, bool),
             cutoff.now.0,
             LetterState::Replaying as i64,
         ),
+        ("DELETE FROM marks WHERE at IN (SELECT at FROM marks WHERE at < $1 LIMIT $2)", marked_at, 0),
         (
             "DELETE FROM operations WHERE seq IN \
           (SELECT seq FROM operations WHERE ended_at <= $1 LIMIT $2)",

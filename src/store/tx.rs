@@ -176,6 +176,20 @@ impl<'c> Tx<'c> {
         self.endpoint(key)
     }
 
+    /// Notes that everything so far was there at an instant, unless the newest mark
+    /// says so already. Commits mark the feed's time as they go; this is for the
+    /// silence after the last one.
+    pub(super) async fn mark(&mut self, now: Timestamp) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT OR IGNORE INTO marks SELECT $1, $2 WHERE $2 > (SELECT coalesce(max(pos), 0) FROM marks)",
+        )
+        .bind(now.0)
+        .bind(self.position.0.cast_signed())
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+
     /// Writes the counter, as the last statement, and the mark if one is due.
     pub(super) async fn close(
         mut self,

@@ -105,10 +105,9 @@ mod tests {
     const HEX: &str = "0199a3c27b5e7d1c8a4f2e6b90d13c57";
 
     fn refused<T: std::fmt::Debug>(result: Result<T, Error>) -> (Rule, Invalid) {
-        match result.unwrap_err() {
-            Error::Invalid { violations, reason } => (violations.0[0].rule, reason),
-            other => panic!("{other:?}"),
-        }
+        let error = result.unwrap_err();
+        let Error::Invalid { violations, reason } = error else { panic!("{error:?}") };
+        (violations.0[0].rule, reason)
     }
 
     #[test]

@@ -156,11 +156,9 @@ mod tests {
         let mut checks = Checks::new();
         let given = pb::Payload { content_type: content_type.to_owned(), body };
         let payload = payload(&mut checks, Some(given), 1000);
-        checks.into_result(payload).map_err(|error| match error {
-            Error::Invalid { violations, .. } => {
-                violations.0.into_iter().map(|violation| (violation.field, violation.rule)).collect()
-            }
-            other => panic!("{other:?}"),
+        checks.into_result(payload).map_err(|error| {
+            let Error::Invalid { violations, .. } = error else { panic!("{error:?}") };
+            violations.0.into_iter().map(|violation| (violation.field, violation.rule)).collect()
         })
     }
 
@@ -212,10 +210,7 @@ mod tests {
         let text = "{\"b\":[1.0,2.5,-3e0,1e300],\"a\":{\"z\":null,\"y\":true}}";
         let given = value(serde_json::from_str(text).unwrap());
         let payload = take("", Some(Body::Value(given))).unwrap();
-        assert_eq!(
-            payload.data,
-            "{\"a\":{\"y\":true,\"z\":null},\"b\":[1,2.5,-3,1e+300]}".replace("e+", "e+")
-        );
+        assert_eq!(payload.data, "{\"a\":{\"y\":true,\"z\":null},\"b\":[1,2.5,-3,1e+300]}");
     }
 
     #[test]
