@@ -41,6 +41,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "front",
             "grpc",
             "receiver",
+            "rest",
             "store",
             "telemetry",
         ],
