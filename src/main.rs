@@ -1,7 +1,7 @@
 //! The command line: reads what was asked, runs it, and says in one sentence why
 //! it did not work.
 
-use std::{error::Error as _, io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use hookwire::{

@@ -37,7 +37,9 @@ const OPERATION_RETENTION: Micros = Micros::from_secs(7 * 86_400);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `dev` has no keys, so it stays on loopback.
-    #[error("hookwire dev listens on loopback only, because it asks for no keys: use --host 127.0.0.1 or ::1")]
+    #[error(
+        "hookwire dev listens on loopback only, because it asks for no keys: use --host 127.0.0.1 or ::1"
+    )]
     NotLoopback,
     /// The port cannot be had.
     #[error("cannot listen on {address}: is another server there? choose another --port")]
@@ -57,6 +59,9 @@ pub enum Error {
     /// The API descriptors are bad: a bug.
     #[error("the REST edge cannot be built")]
     Rest(#[from] crate::rest::Error),
+    /// Reflection cannot be built: a bug.
+    #[error("reflection cannot be built")]
+    Reflection(#[from] tonic_reflection::server::Error),
     /// The store can no longer be trusted.
     #[error("the store failed and nothing more is acknowledged: check the disk, then start again")]
     StoreLost(#[source] Option<store::Error>),
@@ -120,7 +125,7 @@ pub async fn dev(
     let app = Arc::new(app);
     let tasks = background(&app, &config, &drain);
 
-    let (routes, health) = grpc::routes(Arc::clone(&app)).await;
+    let (routes, health) = grpc::routes(Arc::clone(&app)).await?;
     let extra = Router::new()
         .route("/health", get(healthy))
         .route("/metrics", get(scrape))
@@ -132,6 +137,7 @@ pub async fn dev(
     );
     let door_stop = CancellationToken::new();
     let mut door = tokio::spawn(front::serve(listener, door, door_stop.clone(), GRACE));
+    health.set_serving(true).await;
     announce(local);
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "ready");
 
@@ -151,7 +157,7 @@ pub async fn dev(
     }
 
     tracing::info!("stopping: no new work, ending what is in flight");
-    health.set_not_serving().await;
+    health.set_serving(false).await;
     drain.cancel();
     engine_stop.cancel();
     door_stop.cancel();
@@ -178,7 +184,9 @@ fn background(app: &Arc<App>, config: &Dev, stop: &CancellationToken) -> TaskTra
     tasks.spawn(async move { janitor.run_janitor(second, retention).await });
     tasks.spawn(async move {
         if let Err(error) = sweeper.resume_sweeps().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "deliveries of deleted endpoints wait for the next start");
+            tracing::warn!(
+                %error, "deliveries of deleted endpoints wait for the next start"
+            );
         }
         sweeper.sweep_deleted(third).await;
     });

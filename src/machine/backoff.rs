@@ -7,6 +7,7 @@ use crate::domain::{Micros, RetryPolicy};
 /// The explicit schedule if there is one, else exponential growth up to the
 /// ceiling; then spread by the jitter ratio. `jitter` is a number in [0, 1). The
 /// spread comes after the ceiling, so that deliveries at the ceiling spread too.
+/// Never nothing, even fully spread: a retry comes after its failure.
 pub fn delay(policy: &RetryPolicy, attempt: u32, jitter: f64) -> Micros {
     let step = attempt.max(1) - 1;
     let base = match policy.schedule.as_slice() {
@@ -14,7 +15,7 @@ pub fn delay(policy: &RetryPolicy, attempt: u32, jitter: f64) -> Micros {
         schedule => schedule[(step as usize).min(schedule.len() - 1)].0 as f64,
     };
     let spread = 1.0 + policy.jitter_ratio * (2.0 * jitter - 1.0);
-    Micros((base * spread).max(0.0) as i64)
+    Micros((base * spread).max(1.0) as i64)
 }
 
 fn exponential(policy: &RetryPolicy, step: u32) -> f64 {

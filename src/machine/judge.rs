@@ -139,3 +139,6 @@ fn failure(policy: &RetryPolicy, outcome: &Outcome) -> Option<Failure> {
     };
     Some(Failure { cause, message, retryable })
 }
+
+#[cfg(test)]
+mod tests;

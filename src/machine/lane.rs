@@ -9,8 +9,10 @@
 //! Memory is a window: at most [`WINDOW`] waiting deliveries are held, those whose
 //! turn is nearest. The others wait in the store, all at or after the `horizon`.
 //! As the window drains the lane asks for the next page. Whatever is offered
-//! meanwhile either belongs before the horizon and is taken in, or lies beyond it
-//! and will be found by a later page, so nothing is lost between the two.
+//! meanwhile is taken in as far as there is room, the nearest turns first; what
+//! lies beyond the horizon waits for the page, so it overtakes nothing in it. What
+//! is left to the store is found by a later page, so nothing is lost between the
+//! two.
 //!
 //! First tries and retries take turns when both are due: [`FIRST_TRIES_PER_RETRY`]
 //! of one for each of the other, so that neither a backlog of retries delays new
@@ -72,7 +74,7 @@ struct Outside {
     horizon: Option<Turn>,
     /// A page has been asked for.
     paging: bool,
-    /// The nearest turn passed over since.
+    /// The nearest turn left to the store since.
     skipped: Option<Turn>,
     /// Deliveries told of since; what the page says of them is older.
     touched: HashSet<Pos>,
@@ -143,20 +145,20 @@ impl Lane {
         if !delivery.is_open() {
             return;
         }
-        let turn = (delivery.turn_at, pos);
-        if self.store.horizon.is_some_and(|horizon| turn >= horizon) {
-            if self.store.paging {
-                self.store.skipped = Some(self.store.skipped.map_or(turn, |skipped| skipped.min(turn)));
-            }
-            return;
+        if self.store.paging || self.reaches((delivery.turn_at, pos)) {
+            self.insert(delivery, now);
+            self.shed();
         }
-        self.insert(delivery, now);
-        self.shed();
     }
 
     /// An attempt ended and is recorded. If the delivery is still open, offer it
     /// again afterwards.
     pub fn settle(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
+        if self.store.paging {
+            // Without its place in flight, an older row of the page would pass for
+            // news, also if the delivery has ended and is not offered again.
+            self.store.touched.insert(pos);
+        }
         if self.places.get(&pos) == Some(&Place::InFlight) {
             self.places.remove(&pos);
             self.in_flight -= 1;
@@ -188,6 +190,7 @@ impl Lane {
         self.store.paging = false;
         self.store.horizon = [self.store.horizon, self.store.skipped.take()].into_iter().flatten().min();
         self.store.touched.clear();
+        self.shed();
     }
 
     /// The next thing to do. Call until it says to wait.
@@ -204,7 +207,7 @@ impl Lane {
             return Step::Page(WINDOW + self.places.len());
         }
         let expiry = self.expiring.first().map(|(at, _)| *at);
-        if self.first_tries.is_empty() && self.retries.is_empty() {
+        if !self.has_turn(&self.first_tries) && !self.has_turn(&self.retries) {
             let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
             return Step::Wait([due, expiry].into_iter().flatten().min());
         }
@@ -267,9 +270,20 @@ impl Lane {
         self.waiting.len() + self.first_tries.len() + self.retries.len()
     }
 
+    /// Whether whatever waits and has this turn is held here.
+    fn reaches(&self, turn: Turn) -> bool {
+        self.store.horizon.is_none_or(|horizon| turn < horizon)
+    }
+
+    /// Whether the first of a queue may go: not before what waits in the store.
+    fn has_turn(&self, queue: &BTreeMap<Turn, Arc<Delivery>>) -> bool {
+        queue.first_key_value().is_some_and(|(turn, _)| self.reaches(*turn))
+    }
+
     fn send(&mut self) -> Arc<Delivery> {
-        let retry_turn = self.first_tries_in_row >= FIRST_TRIES_PER_RETRY || self.first_tries.is_empty();
-        let retry = retry_turn && !self.retries.is_empty();
+        let retry_turn =
+            self.first_tries_in_row >= FIRST_TRIES_PER_RETRY || !self.has_turn(&self.first_tries);
+        let retry = retry_turn && self.has_turn(&self.retries);
         self.first_tries_in_row = if retry { 0 } else { self.first_tries_in_row.saturating_add(1) };
         let queue = if retry { &self.retries } else { &self.first_tries };
         let (&(_, pos), _) = queue.first_key_value().expect("one of the two queues has an entry");
@@ -331,18 +345,48 @@ impl Lane {
         Some(delivery)
     }
 
-    /// Leaves to the store what does not fit the window: the furthest turns.
+    /// Leaves to the store what does not fit the window, and what lies beyond the
+    /// horizon unless the page under way may move that: the furthest turns.
     fn shed(&mut self) {
-        while self.held() > WINDOW {
-            let queues = [&self.waiting, &self.first_tries, &self.retries];
-            let furthest = queues
-                .into_iter()
-                .filter_map(|queue| queue.last_key_value())
-                .max_by_key(|(_, delivery)| (delivery.turn_at, delivery.id.pos()))
-                .map(|(_, delivery)| (delivery.turn_at, delivery.id.pos()));
-            let Some(turn) = furthest else { return };
+        while let Some(turn) = self.furthest()
+            && (self.held() > WINDOW || !(self.store.paging || self.reaches(turn)))
+        {
             self.take(turn.1);
-            self.store.horizon = Some(self.store.horizon.map_or(turn, |horizon| horizon.min(turn)));
+            let nearest = |known: Option<Turn>| Some(known.map_or(turn, |known| known.min(turn)));
+            self.store.horizon = nearest(self.store.horizon);
+            if self.store.paging {
+                // The page does not know of it, so the next one has to find it.
+                self.store.skipped = nearest(self.store.skipped);
+            }
         }
     }
+
+    /// The last turn among those held.
+    fn furthest(&self) -> Option<Turn> {
+        let queues = [&self.waiting, &self.first_tries, &self.retries];
+        let last = queues.into_iter().filter_map(|queue| queue.last_key_value());
+        last.map(|(_, delivery)| (delivery.turn_at, delivery.id.pos())).max()
+    }
 }
+
+/// What the simulator may look at.
+#[cfg(test)]
+impl Lane {
+    /// Whether a delivery waits in memory.
+    pub(super) fn holds(&self, pos: Pos) -> bool {
+        self.places.get(&pos).is_some_and(|place| *place != Place::InFlight)
+    }
+
+    /// Whether all that waits up to this turn waits in memory.
+    pub(super) fn is_complete(&self, turn: Turn) -> bool {
+        self.reaches(turn)
+    }
+
+    /// Deliveries waiting in memory.
+    pub(super) fn size(&self) -> usize {
+        self.held()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,4 +23,6 @@ pub mod lane;
 pub mod retry_after;
 pub mod route;
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod sim;

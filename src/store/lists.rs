@@ -125,17 +125,8 @@ impl Store {
         let size = page.size as usize;
         let (mut found, mut after, mut scanned) = (Vec::new(), page.after, 0);
         loop {
-            let sql = if payloads { event_sql!("e.payload") } else { event_sql!("NULL") };
-            let mut query = QueryBuilder::<Sqlite>::new(sql);
-            query.push("e.tenant = ").push_bind(tenant.0);
-            if let Some(key) = &filter.idempotency_key {
-                query
-                    .push(" AND e.pos = (SELECT i.event FROM idempotency i WHERE i.tenant = ")
-                    .push_bind(tenant.0);
-                query.push(" AND i.key = ").push_bind(key.clone()).push(")");
-            }
-            created(&mut query, "e.created_at", filter.created);
             let chunk = if payloads { size + 1 } else { size.max(200) };
+            let mut query = select_events(tenant, filter, payloads);
             order(&mut query, "e.pos", after, page.order, chunk);
             let rows = query.build().fetch_all(&self.readers).await?;
             for row in &rows {

@@ -1,0 +1,202 @@
+//! Claims about a lane, one at a time; the simulator tries them all at once.
+
+use super::*;
+use crate::{
+    domain::{BreakerPolicy, Micros, RateLimit, State},
+    machine::samples,
+};
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
+
+fn after(seconds: i64) -> Timestamp {
+    NOW.plus(Micros::from_secs(seconds))
+}
+
+/// No limits but the window.
+fn endpoint() -> Endpoint {
+    let rate_limit = RateLimit { disabled: true, ..RateLimit::default() };
+    Endpoint { rate_limit, max_in_flight: 10_000, ..samples::endpoint(1) }
+}
+
+fn lane(endpoint: Endpoint) -> Lane {
+    Lane::new(Arc::new(endpoint), false, NOW)
+}
+
+fn delivery(pos: u64) -> Delivery {
+    samples::delivery(&endpoint(), Pos(pos), NOW)
+}
+
+fn retry(pos: u64) -> Delivery {
+    Delivery { attempts: 1, state: State::Retrying, revision: 2, ..delivery(pos) }
+}
+
+fn urgent(pos: u64) -> Delivery {
+    Delivery { priority: 1, turn_at: Delivery::turn(NOW, NOW, 1), ..delivery(pos) }
+}
+
+fn offer(lane: &mut Lane, deliveries: impl IntoIterator<Item = Delivery>) {
+    deliveries.into_iter().for_each(|delivery| lane.offer(Arc::new(delivery), NOW));
+}
+
+fn page(deliveries: impl IntoIterator<Item = Delivery>) -> Vec<Arc<Delivery>> {
+    deliveries.into_iter().map(Arc::new).collect()
+}
+
+/// Everything the lane sends at an instant.
+fn sent(lane: &mut Lane, now: Timestamp) -> Vec<u64> {
+    let mut sent = Vec::new();
+    while let Step::Send(delivery) = lane.next(now) {
+        sent.push(delivery.id.pos().0);
+    }
+    sent
+}
+
+/// A lane that has sent all but a few of the first 256 of 300 and asks for more.
+fn paging() -> Lane {
+    let mut lane = lane(endpoint());
+    offer(&mut lane, (1..=300).map(delivery));
+    assert_eq!(lane.held(), WINDOW);
+    let sent = sent(&mut lane, NOW);
+    assert_eq!(sent, (1..=192).collect::<Vec<_>>());
+    assert!(lane.store.paging);
+    lane
+}
+
+#[test]
+fn a_lane_holds_a_window_and_pages_in_the_rest() {
+    let mut lane = paging();
+    assert_eq!(sent(&mut lane, NOW), (193..=256).collect::<Vec<_>>());
+    assert_eq!(lane.next(NOW), Step::Wait(None));
+    lane.paged(page((1..=300).map(delivery)), true, NOW);
+    assert_eq!(sent(&mut lane, NOW), (257..=300).collect::<Vec<_>>());
+    assert_eq!(lane.next(NOW), Step::Wait(None));
+}
+
+#[test]
+fn a_page_that_fails_is_asked_for_again() {
+    let mut lane = paging();
+    lane.page_failed();
+    assert_eq!(lane.next(NOW), Step::Page(WINDOW + 256));
+}
+
+#[test]
+fn what_comes_while_a_page_is_read_keeps_its_turn() {
+    let mut lane = Lane::new(Arc::new(endpoint()), true, NOW);
+    assert_eq!(lane.next(NOW), Step::Page(WINDOW));
+    offer(&mut lane, [delivery(9), urgent(10)]);
+    assert_eq!(lane.next(NOW), Step::Wait(None), "the page may hold what comes before");
+    lane.paged(page((1..=3).map(delivery)), true, NOW);
+    assert_eq!(sent(&mut lane, NOW), [10, 1, 2, 3, 9]);
+}
+
+#[test]
+fn a_page_does_not_bring_back_what_has_ended_meanwhile() {
+    let mut lane = paging();
+    lane.settle(Pos(7), Signal::Success, None, NOW);
+    offer(&mut lane, [Delivery { state: State::Cancelled, ..delivery(280) }]);
+    lane.paged(page((1..=300).map(delivery)), true, NOW);
+    let sent = sent(&mut lane, NOW);
+    assert!(!sent.contains(&7) && !sent.contains(&280));
+    assert_eq!(sent.len(), 300 - 192 - 1);
+}
+
+#[test]
+fn what_does_not_fit_while_a_page_is_read_is_paged_in_later() {
+    let mut lane = paging();
+    let step = |pos: u64| NOW.minus(Micros(pos.cast_signed()));
+    let rush = (401..=700).map(|pos| Delivery { turn_at: step(pos), ..delivery(pos) });
+    offer(&mut lane, rush);
+    assert_eq!(sent(&mut lane, NOW), (445..=700).rev().collect::<Vec<_>>());
+    lane.paged(page((1..=300).map(delivery)), true, NOW);
+    let Step::Page(_) = lane.next(NOW) else { panic!("those that did not fit are forgotten") };
+    lane.paged(
+        page((193..=300).chain(401..=444).map(|pos| match pos {
+            401.. => Delivery { turn_at: step(pos), ..delivery(pos) },
+            _ => delivery(pos),
+        })),
+        true,
+        NOW,
+    );
+    assert_eq!(sent(&mut lane, NOW), (401..=444).rev().chain(193..=300).collect::<Vec<_>>());
+}
+
+#[test]
+fn priority_is_a_head_start() {
+    let mut lane = lane(endpoint());
+    let older = samples::delivery(&endpoint(), Pos(1), NOW.minus(Micros::from_secs(61)));
+    let low = Delivery { priority: -1, turn_at: Delivery::turn(NOW, NOW, -1), ..delivery(2) };
+    offer(&mut lane, [low, delivery(3), urgent(4), older]);
+    assert_eq!(sent(&mut lane, NOW), [1, 4, 3, 2], "a minute of waiting outweighs a step of priority");
+}
+
+#[test]
+fn every_fifth_is_a_retry_while_both_wait() {
+    let mut lane = lane(endpoint());
+    offer(&mut lane, (1..=10).map(delivery).chain((101..=104).map(retry)));
+    assert_eq!(sent(&mut lane, NOW), [1, 2, 3, 4, 101, 5, 6, 7, 8, 102, 9, 10, 103, 104]);
+}
+
+#[test]
+fn nothing_goes_before_it_is_due() {
+    let mut lane = lane(endpoint());
+    offer(&mut lane, [Delivery { due_at: after(5), turn_at: after(5), ..delivery(1) }]);
+    assert_eq!(lane.next(NOW), Step::Wait(Some(after(5))));
+    assert_eq!(sent(&mut lane, after(5)), [1]);
+}
+
+#[test]
+fn every_hold_says_why_and_until_when() {
+    let mut lane = lane(Endpoint {
+        rate_limit: RateLimit { per_second: 1.0, burst: 2, disabled: false },
+        max_in_flight: 3,
+        breaker: BreakerPolicy { failure_threshold: 1, ..BreakerPolicy::default() },
+        ..endpoint()
+    });
+    offer(&mut lane, (1..=9).map(delivery));
+    assert_eq!(sent(&mut lane, NOW), [1, 2]);
+    assert_eq!(lane.gate(NOW).unwrap().0, Hold::Rate);
+    assert_eq!(sent(&mut lane, after(2)), [3]);
+    assert_eq!(lane.gate(after(2)), Some((Hold::MaxInFlight, None)));
+    assert_eq!(lane.live(&delivery(3), after(2)), Live { in_flight: true, hold: None });
+
+    lane.settle(Pos(1), Signal::Failure, None, after(2));
+    assert_eq!(lane.gate(after(2)), Some((Hold::CircuitOpen, Some(after(62)))));
+    assert_eq!(lane.next(after(2)), Step::Wait(Some(after(62))));
+    lane.settle(Pos(2), Signal::Neutral, Some(after(90)), after(2));
+    assert_eq!(lane.gate(after(62)), Some((Hold::RetryAfter, Some(after(90)))));
+    assert_eq!(sent(&mut lane, after(90)), [4], "one probe");
+    assert_eq!(lane.gate(after(91)), Some((Hold::CircuitOpen, None)));
+
+    let told = |state| Arc::new(Endpoint { state, ..lane_endpoint() });
+    lane.set_endpoint(told(EndpointState::Paused), after(91));
+    assert_eq!(lane.live(&delivery(5), after(91)).hold, Some(Hold::Paused));
+    lane.set_endpoint(told(EndpointState::AutoDisabled), after(91));
+    assert_eq!(lane.gate(after(91)), Some((Hold::Disabled, None)));
+    lane.set_endpoint(told(EndpointState::Active), after(91));
+    assert_eq!(lane.gate(after(91)), None, "coming back closes the breaker");
+}
+
+fn lane_endpoint() -> Endpoint {
+    Endpoint { max_in_flight: 3, ..endpoint() }
+}
+
+#[test]
+fn what_is_over_expires_even_while_the_endpoint_is_held() {
+    let mut lane = lane(Endpoint { state: EndpointState::Paused, ..endpoint() });
+    offer(&mut lane, [Delivery { expires_at: Some(after(9)), ..delivery(1) }]);
+    assert_eq!(lane.next(NOW), Step::Wait(Some(after(9))));
+    let Step::Expire(delivery) = lane.next(after(9)) else { panic!("it is over") };
+    assert_eq!(delivery.id.pos(), Pos(1));
+    assert!(lane.is_idle(after(9)));
+}
+
+#[test]
+fn cancelling_takes_out_what_waits_and_leaves_what_is_in_flight() {
+    let mut lane = lane(Endpoint { max_in_flight: 1, ..endpoint() });
+    offer(&mut lane, [delivery(1), delivery(2)]);
+    assert_eq!(sent(&mut lane, NOW), [1]);
+    offer(&mut lane, [1, 2].map(|pos| Delivery { state: State::Cancelled, revision: 2, ..delivery(pos) }));
+    assert_eq!((lane.in_flight(), lane.held()), (1, 0));
+    lane.settle(Pos(1), Signal::Success, None, NOW);
+    assert!(lane.is_idle(NOW));
+}

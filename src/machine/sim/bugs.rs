@@ -1,0 +1,60 @@
+//! The zoo: ways to get the engine or the store wrong, each of which the checks
+//! must notice. None needs a hook in the machine; the driver around it errs.
+
+/// A mistake made on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A publish is acknowledged when the writer takes it.
+    AckBeforeCommit,
+    /// Results are written without looking at what was stored meanwhile.
+    NoRevisionGuard,
+    /// Cancelling does not look whether the delivery has ended.
+    TerminalOverwritten,
+    /// What is published while a page is read never reaches the lane.
+    NewcomersForgotten,
+    /// A page holds what the page before it held.
+    StalePage,
+    /// The breaker forgets that its probe is out.
+    TwoProbes,
+    /// No token is taken.
+    BucketNotTaken,
+    /// `retry-after` is not read.
+    RetryAfterIgnored,
+    /// After a start only deliveries never tried are read from the store.
+    CrashLosesRetrying,
+    /// What expired is not recorded.
+    ExpiredNeverFires,
+    /// The result of a cancelled delivery does not give back its slot.
+    SlotLeaks,
+    /// A started engine reads the feed from where it is when first woken.
+    FeedFromTooLate,
+    /// Lanes do not hear that their endpoint has changed.
+    EndpointNotTold,
+    /// A failed commit is not tried again.
+    BatchDropped,
+}
+
+impl Bug {
+    /// Every mistake.
+    pub const ALL: [Self; 14] = [
+        Self::AckBeforeCommit,
+        Self::NoRevisionGuard,
+        Self::TerminalOverwritten,
+        Self::NewcomersForgotten,
+        Self::StalePage,
+        Self::TwoProbes,
+        Self::BucketNotTaken,
+        Self::RetryAfterIgnored,
+        Self::CrashLosesRetrying,
+        Self::ExpiredNeverFires,
+        Self::SlotLeaks,
+        Self::FeedFromTooLate,
+        Self::EndpointNotTold,
+        Self::BatchDropped,
+    ];
+
+    /// The mistake of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bug| format!("{bug:?}") == name)
+    }
+}

@@ -1,0 +1,156 @@
+//! The promises, checked at every step. What must hold across crashes is kept
+//! here, what one life of the engine owes an endpoint in [`super::watch`].
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    rules,
+    store::Store,
+    watch::{Rows, Watch},
+};
+use crate::{
+    domain::{Attempt, Delivery, Endpoint, Micros, Pos, State, Timestamp},
+    machine::lane::Lane,
+};
+
+/// The promises, and the first one broken.
+#[derive(Default)]
+pub struct Checks {
+    /// The first broken promise.
+    pub violation: Option<String>,
+    /// What the engine alive owes each endpoint.
+    pub watches: Vec<Watch>,
+    /// Requests sent.
+    pub requests: u64,
+    /// Attempts recorded.
+    pub recorded: u64,
+    /// Crashes.
+    pub crashes: u32,
+    lost: u64,
+    accounts: HashMap<Pos, Account>,
+    accepted: Vec<u64>,
+}
+
+/// What is known of one delivery.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    requests: u32,
+    recorded: u32,
+    not_before: Timestamp,
+}
+
+impl Checks {
+    /// A promise was broken.
+    pub fn fail(&mut self, message: impl Into<String>) {
+        self.violation.get_or_insert(message.into());
+    }
+
+    /// A promise about a delivery.
+    fn hold(&mut self, holds: bool, pos: Pos, message: &str) {
+        if !holds {
+            self.fail(format!("delivery {}: {message}", pos.0));
+        }
+    }
+
+    /// The publisher was told that its event is safe.
+    pub fn accepted(&mut self, key: u64) {
+        self.accepted.push(key);
+    }
+
+    /// The engine started.
+    pub fn started(&mut self, endpoints: &[Arc<Endpoint>], now: Timestamp) {
+        self.watches = endpoints.iter().map(|it| Watch::new(Arc::clone(it), now)).collect();
+    }
+
+    /// The engine died: what it sent and had not recorded is sent once more.
+    pub fn crashed(&mut self) {
+        self.crashes += 1;
+        self.lost = self.requests - self.recorded;
+    }
+
+    /// A request goes out.
+    pub fn sent(&mut self, delivery: &Delivery, lane: &Lane, rows: &Rows, now: Timestamp) {
+        let pos = delivery.id.pos();
+        self.requests += 1;
+        let account = self.accounts.entry(pos).or_default();
+        account.requests += 1;
+        let account = *account;
+        self.hold(
+            now >= account.not_before,
+            pos,
+            "sent earlier than its retry policy and its receiver allow",
+        );
+        self.hold(delivery.attempts < delivery.max_attempts, pos, "sent more often than allowed");
+        if let Err(message) = self.watches[delivery.endpoint.0 as usize - 1].sent(delivery, lane, rows, now) {
+            self.fail(format!("delivery {}: {message}", pos.0));
+        }
+    }
+
+    /// A caller wants a delivery at once.
+    pub fn hurried(&mut self, pos: Pos) {
+        self.accounts.entry(pos).or_default().not_before = Timestamp::default();
+    }
+
+    /// An attempt is being recorded.
+    pub fn recorded(
+        &mut self,
+        after: &Delivery,
+        attempt: &Attempt,
+        endpoint: &Endpoint,
+        earliest: Timestamp,
+    ) {
+        let pos = after.id.pos();
+        let account = self.accounts.entry(pos).or_default();
+        account.recorded += 1;
+        if after.is_open() {
+            account.not_before = earliest;
+        }
+        let expected = account.recorded;
+        self.recorded += 1;
+        self.hold(attempt.number == expected, pos, "attempt numbers are not 1, 2, 3 …");
+        self.hold(expected <= after.max_attempts, pos, "more attempts recorded than allowed");
+        let failed = attempt.failure.is_some();
+        self.hold(failed || after.state != State::Retrying, pos, "retried after a success");
+        self.hold(attempt.retry_delay.is_none_or(|it| it > Micros::ZERO), pos, "retried without delay");
+        let kept = !(endpoint.dead_letters.disabled && after.state == State::DeadLetter);
+        self.hold(kept, pos, "kept as a dead letter although there are to be none");
+    }
+
+    /// A change is committed.
+    pub fn committed(&mut self, before: Option<&Delivery>, after: &Delivery, attempt: bool) {
+        let pos = after.id.pos();
+        let Some(before) = before else {
+            self.accounts.insert(pos, Account { not_before: after.due_at, ..Account::default() });
+            return self.hold(after.revision == 1, pos, "does not begin at revision 1");
+        };
+        self.hold(after.revision == before.revision + 1, pos, "a revision is missing or used twice");
+        self.hold(before.is_open() || after.state == before.state, pos, "left a final state");
+        self.hold(after.attempts == before.attempts + u32::from(attempt), pos, "attempts miscounted");
+    }
+
+    /// The story is over: nothing is left, nothing was lost, nothing came twice
+    /// without a crash.
+    pub fn end(&mut self, store: &Store) {
+        for key in std::mem::take(&mut self.accepted) {
+            match store.made(key) {
+                None => self.fail(format!("event {key} was accepted and is lost")),
+                Some(delivery) => self.hold(!delivery.is_open(), delivery.id.pos(), "accepted and not final"),
+            }
+        }
+        for (pos, delivery) in &store.rows {
+            let account = self.accounts[pos];
+            self.hold(account.recorded == delivery.attempts, *pos, "attempts recorded and counted differ");
+            let repeated = account.requests.saturating_sub(account.recorded);
+            self.hold(repeated <= self.crashes, *pos, "repeated more often than once per crash");
+        }
+        let unrecorded = self.requests - self.recorded;
+        if unrecorded != self.lost {
+            self.fail(format!("{unrecorded} requests unrecorded, {} lost in crashes", self.lost));
+        }
+    }
+}
+
+/// Before this instant no other attempt may follow.
+pub fn earliest(endpoint: &Endpoint, number: u32, ended_at: Timestamp, wait: Option<Micros>) -> Timestamp {
+    ended_at.plus(rules::shortest_delay(&endpoint.retry, number).max(wait.unwrap_or(Micros::ZERO)))
+}

@@ -1,0 +1,204 @@
+//! One life of the engine: lanes in memory, driven as [`crate::machine::lane`]
+//! asks for. Everything here is forgotten in a crash.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    bugs::Bug,
+    checks,
+    receiver::Reaction,
+    store::{Entry, Flight, Write},
+    world::World,
+};
+use crate::{
+    domain::{Delivery, Endpoint, Pos, State, Timestamp},
+    machine::{
+        breaker::Signal,
+        judge::{self, Next},
+        lane::Lane,
+    },
+};
+
+/// One life of the engine.
+pub struct Engine {
+    /// Which life this is.
+    pub life: u32,
+    /// Changes of the feed already heard.
+    position: usize,
+    /// One for each endpoint.
+    pub lanes: Vec<Place>,
+    /// Silence asked for by answers that are not recorded yet.
+    quiet: HashMap<Pos, Timestamp>,
+    /// Nothing was read of the feed yet.
+    fresh: bool,
+}
+
+/// What the engine keeps of one endpoint.
+pub struct Place {
+    /// Nothing while there is nothing to do for it.
+    pub lane: Option<Lane>,
+    /// As last told.
+    endpoint: Arc<Endpoint>,
+    /// When the lane last wanted to be woken.
+    pub wake_at: Option<Timestamp>,
+    /// A page is being read.
+    pub paging: bool,
+    /// For [`Bug::StalePage`].
+    pub last_page: Option<(Vec<Arc<Delivery>>, bool)>,
+}
+
+impl World {
+    /// The engine starts: it knows nothing but the position of the feed.
+    pub fn start(&mut self) {
+        self.life += 1;
+        self.checks.started(&self.store.endpoints, self.now);
+        let place = |endpoint: &Arc<Endpoint>| {
+            let endpoint = mistaken(endpoint, self.bug);
+            let lane = Some(Lane::new(Arc::clone(&endpoint), true, self.now));
+            Place { lane, endpoint, wake_at: None, paging: false, last_page: None }
+        };
+        let lanes: Vec<_> = self.store.endpoints.iter().map(place).collect();
+        let count = lanes.len();
+        let (life, position) = (self.life, self.store.feed.len());
+        self.engine = Some(Engine { life, position, lanes, quiet: HashMap::new(), fresh: true });
+        (0..count).for_each(|endpoint| self.drive(endpoint));
+        self.look();
+    }
+
+    /// Reads what is new in the feed.
+    pub fn tail(&mut self) {
+        let Some(engine) = &mut self.engine else { return };
+        self.tailing = false;
+        if std::mem::take(&mut engine.fresh) && self.bug == Some(Bug::FeedFromTooLate) {
+            engine.position = self.store.feed.len();
+        }
+        // Sometimes in bites, so that attempts and pages end in between.
+        let bite = self.chance.pick(&[3, 50, 1000]);
+        for _ in 0..bite {
+            let Some(engine) = &mut self.engine else { return };
+            let Some(entry) = self.store.feed.get(engine.position).cloned() else { return };
+            engine.position += 1;
+            self.hear(&entry);
+        }
+        self.look();
+    }
+
+    /// One change of the feed.
+    fn hear(&mut self, entry: &Entry) {
+        let Some(engine) = &mut self.engine else { return };
+        let (delivery, now) = (&entry.delivery, self.now);
+        let (pos, at) = (delivery.id.pos(), delivery.endpoint.0 as usize - 1);
+        let place = &mut engine.lanes[at];
+        let watch = &mut self.checks.watches[at];
+        watch.told(delivery);
+        if self.bug == Some(Bug::NewcomersForgotten) && place.paging && delivery.revision == 1 {
+            return;
+        }
+        if place.lane.is_none() && !delivery.is_open() && entry.attempt.is_none() {
+            return;
+        }
+        let lane = place.lane.get_or_insert_with(|| Lane::new(Arc::clone(&place.endpoint), false, now));
+        match entry.attempt {
+            Some(_) if self.bug == Some(Bug::SlotLeaks) && delivery.state == State::Cancelled => {}
+            Some(cause) => {
+                let (signal, quiet_until) = (Signal::of(cause), engine.quiet.remove(&pos));
+                lane.settle(pos, signal, quiet_until, now);
+                let asked = self.asked.remove(&pos);
+                watch.settled(pos, signal, asked, now);
+                if delivery.is_open() {
+                    lane.offer(Arc::clone(delivery), now);
+                }
+            }
+            None => lane.offer(Arc::clone(delivery), now),
+        }
+        self.drive(at);
+    }
+
+    /// The engine hears that an endpoint has changed.
+    pub fn endpoint_told(&mut self, at: usize) {
+        let Some(engine) = &mut self.engine else { return };
+        let endpoint = &self.store.endpoints[at];
+        self.checks.watches[at].endpoint_told(Arc::clone(endpoint), self.now);
+        if self.bug == Some(Bug::EndpointNotTold) {
+            return;
+        }
+        let place = &mut engine.lanes[at];
+        place.endpoint = mistaken(endpoint, self.bug);
+        if let Some(lane) = &mut place.lane {
+            lane.set_endpoint(Arc::clone(&place.endpoint), self.now);
+        }
+        self.drive(at);
+    }
+
+    /// A lane has waited long enough, unless it was asked again since.
+    pub fn wake(&mut self, at: usize, when: Timestamp) {
+        if self.engine.as_ref().is_some_and(|engine| engine.lanes[at].wake_at == Some(when)) {
+            self.drive(at);
+        }
+    }
+
+    /// A page has been read, or not.
+    pub fn paged(&mut self, at: usize, page: Option<Vec<Arc<Delivery>>>, last: bool) {
+        let Some(engine) = &mut self.engine else { return };
+        let place = &mut engine.lanes[at];
+        place.paging = false;
+        let Some(lane) = &mut place.lane else { return };
+        match page {
+            None => lane.page_failed(),
+            Some(page) => {
+                page.iter().for_each(|it| self.checks.watches[at].paged(it, lane));
+                lane.paged(page, last, self.now);
+            }
+        }
+        if let Err(message) = self.checks.watches[at].complete(lane, &self.store.rows) {
+            self.checks.fail(message);
+        }
+        self.drive(at);
+    }
+
+    /// An attempt is over: it is judged, and its result goes to the writer.
+    pub fn ended(&mut self, flight: Box<Flight>) {
+        let Some(engine) = &mut self.engine else { return };
+        let pos = flight.before.id.pos();
+        let at = flight.before.endpoint.0 as usize - 1;
+        self.checks.watches[at].ended(pos);
+        let policy = &engine.lanes[at].endpoint.retry;
+        let verdict = judge::judge(&flight.before, policy, &flight.outcome, self.chance.unit());
+        if let Next::RetryAt(due_at) = verdict.next
+            && due_at <= self.now
+        {
+            self.checks.fail(format!("delivery {}: retried at once", pos.0));
+        }
+        if let Some(until) = verdict.quiet_until {
+            engine.quiet.insert(pos, until);
+        }
+        let endpoint = Arc::clone(&self.told[at]);
+        let Flight { before, outcome, asked } = *flight;
+        let reaction = Reaction { outcome, asked };
+        let wait = reaction.wait(&endpoint.retry);
+        if let Some(wait) = wait {
+            self.asked.insert(pos, self.now.plus(wait));
+        }
+        let earliest = checks::earliest(&endpoint, before.attempts + 1, self.now, wait);
+        let flight = Box::new(Flight { before, outcome: reaction.outcome, asked });
+        self.write(Write::Result { flight, verdict, endpoint, earliest });
+    }
+
+    /// Whether the engine alive holds nothing in flight.
+    pub fn rested(&self) -> bool {
+        let lanes = self.engine.iter().flat_map(|engine| &engine.lanes);
+        lanes.flat_map(|place| &place.lane).all(|lane| lane.in_flight() == 0)
+    }
+}
+
+/// The endpoint as an engine with this bug sees it.
+fn mistaken(endpoint: &Arc<Endpoint>, bug: Option<Bug>) -> Arc<Endpoint> {
+    let mut endpoint = Arc::clone(endpoint);
+    if bug == Some(Bug::BucketNotTaken) {
+        Arc::make_mut(&mut endpoint).rate_limit.disabled = true;
+    }
+    if bug == Some(Bug::RetryAfterIgnored) {
+        Arc::make_mut(&mut endpoint).retry.ignore_retry_after = true;
+    }
+    endpoint
+}
