@@ -5,19 +5,19 @@
 //! violation is noted, so that a caller is told all of them at once. On the way
 //! out conversions are total. Numbers of enums are matched, never cast.
 
-pub(super) mod attempts;
+pub mod attempts;
 mod checks;
-pub(super) mod dead_letters;
-pub(super) mod deliveries;
-pub(super) mod delivery_in;
-pub(super) mod endpoint_in;
-pub(super) mod endpoint_mask;
-pub(super) mod endpoint_out;
-pub(super) mod events;
+pub mod dead_letters;
+pub mod deliveries;
+pub mod delivery_in;
+pub mod endpoint_in;
+pub mod endpoint_mask;
+pub mod endpoint_out;
+pub mod events;
 mod headers;
 mod ids;
 mod lists;
-pub(super) mod operations;
+pub mod operations;
 mod payload;
 mod policies;
 mod time;
