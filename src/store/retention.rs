@@ -89,18 +89,8 @@ async fn compact(tx: &mut Tx<'_>, before: Timestamp) -> Result<Pos, Error> {
     Ok(Pos(pos.cast_unsigned()))
 }
 
-/// How far the feed had come by an instant: the newest mark not after it. Marks
-/// come with changes, so a feed that has been quiet since then is marked here.
+/// The newest mark not after an instant.
 async fn mark(tx: &mut Tx<'_>, at: Timestamp) -> Result<Option<(i64, i64)>, Error> {
-    sqlx::query(
-        "INSERT OR IGNORE INTO marks SELECT $1, m.value FROM meta m WHERE m.key = 'position' AND $1 >= max( \
-         coalesce((SELECT d.created_at FROM deliveries d ORDER BY d.pos DESC LIMIT 1), $1 + 1), \
-         coalesce((SELECT c.at FROM changes c ORDER BY c.pos DESC LIMIT 1), 0)) \
-         AND m.value > (SELECT coalesce(max(pos), 0) FROM (SELECT k.pos FROM marks k ORDER BY k.at DESC LIMIT 1))",
-    )
-    .bind(at.0)
-    .execute(&mut *tx.conn)
-    .await?;
     Ok(sqlx::query_as("SELECT at, pos FROM marks WHERE at <= $1 ORDER BY at DESC LIMIT 1")
         .bind(at.0)
         .fetch_optional(&mut *tx.conn)
