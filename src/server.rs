@@ -120,7 +120,7 @@ pub async fn dev(
     .await?;
 
     let drain = CancellationToken::new();
-    let limits = app::Limits::default();
+    let limits = app::Limits { targets: policy, ..app::Limits::default() };
     let app = App::new(Arc::clone(&store), handle, clock.clone(), entropy.clone(), limits, drain.clone());
     let app = Arc::new(app);
     let tasks = background(&app, &config, &drain);

@@ -137,14 +137,16 @@ impl App {
         .await
     }
 
-    /// Lets an endpoint's deliveries flow again.
+    /// Lets an endpoint's deliveries flow again and closes its breaker.
     pub async fn resume_endpoint(&self, tenant: TenantKey, id: &str) -> Result<EndpointView, Error> {
-        self.update_endpoint(tenant, id, "", |endpoint| {
+        let resume = |endpoint: &mut Endpoint| {
             require_receiving(endpoint)?;
             (endpoint.state, endpoint.state_reason) = (EndpointState::Active, String::new());
             Ok(())
-        })
-        .await
+        };
+        let view = self.update_endpoint(tenant, id, "", resume).await?;
+        self.engine.reset(view.endpoint.key).await;
+        Ok(self.view(view.endpoint).await)
     }
 
     /// Sends one test event now; nothing is stored.

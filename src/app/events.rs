@@ -1,5 +1,7 @@
 //! Publishing events and reading them back.
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{App, Error, Kind, List, PageQuery};
@@ -48,8 +50,8 @@ impl App {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        // Only needed to name the key in a conflict, so only kept where there is one.
-        let keys: Vec<_> = events.iter().map(|event| event.idempotency_key.clone()).collect();
+        let keys: Vec<_> =
+            events.iter().map(|it| (it.idempotency_key.clone(), Arc::clone(&it.event_type))).collect();
         let publish = Publish { events, atomic, at: self.now(), salt: self.entropy.salt() };
         let answers = self.store.publish(publish).await?;
         if atomic && let Some(refused) = answers.iter().find_map(|answer| answer.as_ref().err()) {
@@ -59,7 +61,13 @@ impl App {
         }
         let conflict = |key, refused: Refused| Error::IdempotencyConflict { key, event: refused.event };
         let answers = answers.into_iter().zip(keys);
-        Ok(answers.map(|(answer, key)| answer.map_err(|refused| conflict(key, refused))).collect())
+        let told = answers.map(|(answer, (key, event_type))| {
+            if answer.as_ref().is_ok_and(|published| !published.duplicate) {
+                self.event_counts.count(&event_type);
+            }
+            answer.map_err(|refused| conflict(key, refused))
+        });
+        Ok(told.collect())
     }
 
     /// Publishes those of a batch that are good; the answers are in its order.

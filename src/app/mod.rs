@@ -6,6 +6,7 @@
 //! whole of it or nothing.
 
 mod background;
+mod count;
 mod dead_letters;
 mod deliveries;
 mod endpoints;
@@ -39,6 +40,7 @@ pub use self::{
     url::{UrlRefusal, check_url},
     watch::{Batch, Watch, WatchStart, WatchStream},
 };
+pub use crate::egress::Policy;
 use crate::{
     clock::Clock,
     domain::{EndpointKey, EventId, Pos, TenantKey, Timestamp, Uid},
@@ -50,6 +52,8 @@ use crate::{
 /// How much of what there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Which targets may be registered.
+    pub targets: Policy,
     /// Bytes of one payload.
     pub payload_bytes_max: usize,
     /// Bytes of the payloads of one batch, or unacknowledged on one stream.
@@ -63,6 +67,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            targets: Policy::default(),
             payload_bytes_max: 1 << 20,
             batch_bytes_max: 16 << 20,
             watches_max: 1000,
@@ -79,6 +84,7 @@ pub struct App {
     clock: Clock,
     entropy: Entropy,
     limits: Limits,
+    event_counts: count::EventCounts,
     draining: CancellationToken,
     watches: Arc<Semaphore>,
     publish_streams: Arc<Semaphore>,
@@ -109,6 +115,7 @@ impl App {
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             publish_streams: Arc::new(Semaphore::new(limits.publish_streams_max)),
             limits,
+            event_counts: count::EventCounts::default(),
             new_operation: Notify::new(),
             sweeps: Mutex::default(),
             new_sweep: Notify::new(),

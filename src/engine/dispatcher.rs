@@ -304,6 +304,13 @@ impl Dispatcher {
                 };
                 let _ = reply.send(keys.iter().map(circuit).collect());
             }
+            Ask::Reset(key, reply) => {
+                if let Some(slot) = self.lanes.get_mut(&key) {
+                    slot.lane.reset();
+                    self.wake(key);
+                }
+                let _ = reply.send(());
+            }
             Ask::Test(endpoint, event, reply) => {
                 let caller = Caller::new(endpoint, &self.config.policy);
                 let context = Arc::clone(&self.context);

@@ -25,6 +25,7 @@ pub struct Circuit {
 pub(super) enum Ask {
     Live(Vec<Delivery>, oneshot::Sender<Vec<Live>>),
     Circuits(Vec<EndpointKey>, oneshot::Sender<Vec<Circuit>>),
+    Reset(EndpointKey, oneshot::Sender<()>),
     Test(Arc<Endpoint>, Box<Event>, oneshot::Sender<Attempt>),
 }
 
@@ -53,6 +54,14 @@ impl Handle {
         let asked = self.asks.send(Ask::Circuits(endpoints, reply)).await;
         let answer = if asked.is_ok() { answer.await.ok() } else { None };
         answer.unwrap_or_else(|| vec![closed; count])
+    }
+
+    /// Closes an endpoint's circuit breaker and ends the silence it asked for.
+    pub async fn reset(&self, endpoint: EndpointKey) {
+        let (reply, answer) = oneshot::channel();
+        if self.asks.send(Ask::Reset(endpoint, reply)).await.is_ok() {
+            let _ = answer.await;
+        }
     }
 
     /// Sends one event to an endpoint now, past queue, limits, breaker and retries.

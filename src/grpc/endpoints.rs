@@ -31,7 +31,8 @@ impl Endpoints {
     }
 
     async fn create(&self, request: pb::CreateEndpointRequest) -> Result<pb::CreateEndpointResponse, Error> {
-        let (id, mut endpoint, secret) = convert::endpoint_in::new_endpoint(request, TENANT)?;
+        let (id, mut endpoint, secret) =
+            convert::endpoint_in::new_endpoint(request, TENANT, &self.0.limits().targets)?;
         endpoint.secrets = vec![self.0.new_secret(secret, self.0.now())];
         let view = self.0.create_endpoint(id, endpoint).await?;
         let shown = view.endpoint.secrets.first().map(|secret| secret.id.as_str());
@@ -52,7 +53,9 @@ impl Endpoints {
 
     async fn update(&self, request: pb::UpdateEndpointRequest) -> Result<pb::UpdateEndpointResponse, Error> {
         let (id, etag, patch) = convert::endpoint_mask::Patch::new(request)?;
-        let view = self.0.update_endpoint(TENANT, &id, &etag, |endpoint| patch.apply(endpoint)).await?;
+        let targets = self.0.limits().targets;
+        let change = move |endpoint: &mut crate::domain::Endpoint| patch.apply(endpoint, &targets);
+        let view = self.0.update_endpoint(TENANT, &id, &etag, change).await?;
         Ok(pb::UpdateEndpointResponse { endpoint: self.out(&view, None) })
     }
 

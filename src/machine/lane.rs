@@ -123,12 +123,17 @@ impl Lane {
     /// ends the silence: somebody says that it works again.
     pub fn set_endpoint(&mut self, endpoint: Arc<Endpoint>, now: Timestamp) {
         if endpoint.state == EndpointState::Active && self.endpoint.state != EndpointState::Active {
-            self.breaker.close();
-            self.quiet_until = None;
+            self.reset();
         }
         self.bucket.set_limit(endpoint.rate_limit, now);
         self.breaker.set_policy(endpoint.breaker);
         self.endpoint = endpoint;
+    }
+
+    /// Closes the breaker and ends the silence.
+    pub fn reset(&mut self) {
+        self.breaker.close();
+        self.quiet_until = None;
     }
 
     /// A delivery was made or changed.

@@ -10,7 +10,7 @@ use super::{
     payload, policies, time,
 };
 use crate::{
-    app::{DEFAULT_GRACE, EndpointFilter, Error, GRACE_MAX, Rotation, check_secret, check_url},
+    app::{DEFAULT_GRACE, EndpointFilter, Error, GRACE_MAX, Policy, Rotation, check_secret, check_url},
     domain::{Endpoint, EndpointKey, EndpointState, Envelope, Micros, Payload, Rule, TenantKey, Timestamp},
     grpc::pb::{self, endpoint::State},
 };
@@ -27,6 +27,7 @@ const IN_FLIGHT_MAX: u32 = 1000;
 pub fn new_endpoint(
     request: pb::CreateEndpointRequest,
     tenant: TenantKey,
+    targets: &Policy,
 ) -> Result<(String, Endpoint, Option<String>), Error> {
     let pb::CreateEndpointRequest { endpoint, endpoint_id } = request;
     let mut checks = Checks::new();
@@ -44,12 +45,12 @@ pub fn new_endpoint(
         checks.add("secrets[0].value", rule, why);
     }
     let mut endpoint = blank(tenant);
-    apply(&mut checks, &mut endpoint, given);
+    apply(&mut checks, &mut endpoint, given, targets);
     checks.into_result((endpoint_id, endpoint, secret))
 }
 
 /// Sets everything that a caller decides about an endpoint, secrets apart.
-pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint) {
+pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint, targets: &Policy) {
     let pb::Endpoint {
         id: _,
         name,
@@ -80,7 +81,7 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint) 
     checks.check(name.chars().count() <= NAME_MAX, "name", Rule::TooLong, why);
     let why = "must have at most 1024 characters";
     checks.check(description.chars().count() <= DESCRIPTION_MAX, "description", Rule::TooLong, why);
-    if let Err(refusal) = check_url(&url) {
+    if let Err(refusal) = check_url(&url, targets) {
         checks.bad_url("url", refusal);
     }
     (endpoint.name, endpoint.description, endpoint.url) = (name, description, url);

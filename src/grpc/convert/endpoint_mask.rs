@@ -6,7 +6,7 @@
 
 use super::{Checks, checks::Root, endpoint_in, endpoint_out, ids};
 use crate::{
-    app::Error,
+    app::{Error, Policy},
     domain::{Endpoint, Rule},
     grpc::pb,
 };
@@ -89,7 +89,7 @@ impl Patch {
     }
 
     /// Makes the change.
-    pub fn apply(self, endpoint: &mut Endpoint) -> Result<(), Error> {
+    pub fn apply(self, endpoint: &mut Endpoint, targets: &Policy) -> Result<(), Error> {
         let mut whole = endpoint_out::configuration(endpoint);
         for path in &self.paths {
             overlay(&mut whole, &self.given, path);
@@ -105,7 +105,7 @@ impl Patch {
             }
         }
         let mut checks = Checks::under(Root::Field("endpoint"));
-        endpoint_in::apply(&mut checks, endpoint, whole);
+        endpoint_in::apply(&mut checks, endpoint, whole, targets);
         checks.finish()
     }
 }
