@@ -114,7 +114,7 @@ fn finish(delivery: &Arc<Delivery>, at: Timestamp) -> Finish {
     let verdict = judge::judge(delivery, &RetryPolicy::default(), &outcome, 0.5);
     let letters = DeadLetterPolicy::default();
     let (after, attempt) = judge::settle(delivery, outcome, verdict, letters);
-    Finish { before: Arc::clone(delivery), after, attempt: Some(attempt), reason: None, letters, gone: false }
+    Finish { before: Arc::clone(delivery), after, attempt: Some(attempt), reason: None, letters, gone: None }
 }
 
 fn event() -> NewEvent {

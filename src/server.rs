@@ -173,7 +173,8 @@ pub async fn dev(
 fn background(app: &Arc<App>, config: &Dev, stop: &CancellationToken) -> TaskTracker {
     let retention = app::RetentionConfig {
         feed: feed_retention(config),
-        history: Micros::from_secs(i64::from(config.retention_days) * 86_400),
+        // The feed reads its changes from the history.
+        history: Micros::from_secs(i64::from(config.retention_days) * 86_400).max(feed_retention(config)),
         operations: OPERATION_RETENTION,
     };
     let tasks = TaskTracker::new();
@@ -219,7 +220,7 @@ async fn scrape(State(facts): State<Facts>) -> impl IntoResponse {
     let gauges = facts.store.gauges();
     metrics::gauge!("webhook_queue_size").set(gauges.open.load(Ordering::Relaxed) as f64);
     metrics::gauge!("webhook_endpoints_total").set(facts.store.routes().len() as f64);
-    metrics::gauge!("hookwire_commits_total").set(gauges.commits.load(Ordering::Relaxed) as f64);
+    metrics::counter!("hookwire_commits_total").absolute(gauges.commits.load(Ordering::Relaxed));
     metrics::gauge!("hookwire_feed_position").set(facts.store.recent().position().0 as f64);
     metrics::gauge!("hookwire_pending_bytes").set(gauges.pending_bytes.load(Ordering::Relaxed) as f64);
     ([("content-type", "text/plain; version=0.0.4")], facts.metrics.render())

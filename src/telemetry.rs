@@ -23,7 +23,10 @@ pub enum Error {
 
 /// Sends logs to standard error: text on a terminal, JSON otherwise.
 pub fn init_logs(level: &str) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(level).map_err(|_| Error::LogLevel(level.to_owned()))?;
+    let refused = || Error::LogLevel(level.to_owned());
+    // A lone word that is no level would pass for a module and silence everything.
+    let is_filter = level.contains(['=', ',']) || level.parse::<tracing::Level>().is_ok() || level == "off";
+    let filter = EnvFilter::try_new(level).ok().filter(|_| is_filter).ok_or_else(refused)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.init();
@@ -44,7 +47,7 @@ pub fn init_metrics() -> Result<PrometheusHandle, Error> {
     metrics::describe_gauge!("webhook_queue_size", "Deliveries not in a final status.");
     metrics::describe_gauge!("webhook_endpoints_total", "Endpoints registered.");
     metrics::describe_counter!("hookwire_attempts_total", "Attempts recorded.");
-    metrics::describe_gauge!("hookwire_commits_total", "Transactions committed since the start.");
+    metrics::describe_counter!("hookwire_commits_total", "Transactions committed since the start.");
     metrics::describe_gauge!("hookwire_feed_position", "Last number of the feed.");
     metrics::describe_gauge!("hookwire_pending_bytes", "Bytes of payload on their way to the store.");
     Ok(handle)

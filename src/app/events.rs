@@ -1,13 +1,13 @@
 //! Publishing events and reading them back.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{App, Error, Kind, List, PageQuery};
+use super::{App, Error, Invalid, Kind, List, PageQuery};
 use crate::{
-    domain::{Event, EventId, EventSummary, NewEvent, Page, Pos, TenantKey},
-    store::{EventFilter, Publish, Published, Refused},
+    domain::{Event, EventId, EventSummary, NewEvent, Page, Pos, Rule, TenantKey, Violations},
+    store::{EventFilter, Publish, Published, Refused, content_hash},
 };
 
 /// Bytes of payload shown in one page at most: a page fits a client's usual limit
@@ -52,6 +52,9 @@ impl App {
         }
         let keys: Vec<_> =
             events.iter().map(|it| (it.idempotency_key.clone(), Arc::clone(&it.event_type))).collect();
+        if atomic {
+            no_conflicting_twins(&events)?;
+        }
         let publish = Publish { events, atomic, at: self.now(), salt: self.entropy.salt() };
         let answers = self.store.publish(publish).await?;
         if atomic && let Some(refused) = answers.iter().find_map(|answer| answer.as_ref().err()) {
@@ -175,4 +178,23 @@ fn sift(batch: Vec<Result<NewEvent, Error>>) -> (Vec<NewEvent>, Vec<Option<Error
     });
     let slots = slots.collect();
     (good, slots)
+}
+
+/// In an atomic batch a key stands for one content: the second event of a pair
+/// could neither be published nor refused alone.
+fn no_conflicting_twins(events: &[NewEvent]) -> Result<(), Error> {
+    let mut seen = HashMap::new();
+    let mut wrong = Violations::default();
+    for (at, event) in events.iter().enumerate().filter(|(_, event)| !event.idempotency_key.is_empty()) {
+        let hash = content_hash(event);
+        if *seen.entry(event.idempotency_key.as_str()).or_insert(hash) != hash {
+            let why = "is the key of another event of this batch with other content";
+            wrong.add(format!("events[{at}].idempotency_key"), Rule::Duplicate, why);
+        }
+    }
+    if wrong.0.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Invalid { violations: wrong, reason: Invalid::Field })
+    }
 }

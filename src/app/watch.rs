@@ -121,6 +121,7 @@ impl App {
     pub(super) async fn feed_error(&self, tenant: TenantKey, error: feed::Error) -> Error {
         let oldest = match error {
             feed::Error::Store(error) => return error.into(),
+            feed::Error::Ahead => return Error::ResumeToken,
             feed::Error::Compacted { oldest } => oldest,
         };
         let first = self.store.changes(oldest, self.store.recent().position(), 1).await;

@@ -62,11 +62,15 @@ pub(super) fn keep_alive(headers: &HeaderMap) -> Option<Micros> {
     Some(Micros::from_secs(i64::from(seconds) - 1))
 }
 
-/// The headers for the record: as many as fit, without what logs somebody in.
+/// The headers for the record: as many as fit, without what logs somebody in. What
+/// the engine reads there again comes first.
 fn record(headers: &HeaderMap) -> Vec<(String, String)> {
     let mut left = HEADERS_MAX;
     let mut kept = Vec::with_capacity(headers.len());
-    for (name, value) in headers {
+    let first = [header::RETRY_AFTER, header::DATE];
+    let needed = first.iter().filter_map(|name| Some((name, headers.get(name)?)));
+    let others = headers.iter().filter(|(name, _)| !first.contains(name));
+    for (name, value) in needed.chain(others) {
         let value = match *name {
             header::SET_COOKIE => "***".into(),
             _ => String::from_utf8_lossy(value.as_bytes()),

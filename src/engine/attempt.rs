@@ -37,7 +37,8 @@ pub(super) async fn run(context: Arc<Context>, caller: Arc<Caller>, delivery: Ar
         ),
     };
     let verdict = judge(&delivery, &caller.endpoint.retry, &outcome, context.entropy.unit());
-    let gone = verdict.failure.as_ref().is_some_and(|failure| failure.cause == Cause::Gone);
+    let is_gone = verdict.failure.as_ref().is_some_and(|failure| failure.cause == Cause::Gone);
+    let gone = is_gone.then_some(caller.endpoint.version);
     let reason = match verdict.next {
         Next::GiveUp(reason) => Some(reason),
         Next::Delivered | Next::RetryAt(_) | Next::Expired => None,
@@ -57,7 +58,7 @@ pub(super) async fn expire(context: Arc<Context>, delivery: Arc<Delivery>) {
     after.revision += 1;
     after.updated_at = context.clock.now();
     let letters = DeadLetterPolicy::default();
-    let finish = Finish { before: delivery, after, attempt: None, reason: None, letters, gone: false };
+    let finish = Finish { before: delivery, after, attempt: None, reason: None, letters, gone: None };
     if let Err(error) = context.store.finish(finish).await {
         tracing::error!(%error, "an expiration was not recorded; it will be found again");
     }

@@ -50,7 +50,10 @@ impl Caller {
         headers.insert(IDEMPOTENCY_KEY, value(&delivery.0.hyphenated())?);
         let id = event.id.to_string();
         headers.insert(WEBHOOK_ID, value(&id)?);
-        headers.extend(self.signer.sign(&id, now, &body.data));
+        // Inserted, not added: the signer names the id too.
+        for (name, value) in self.signer.sign(&id, now, &body.data) {
+            headers.insert(name, value);
+        }
         let http = self.endpoint.http;
         Ok(Request {
             target,

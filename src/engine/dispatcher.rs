@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -33,6 +33,8 @@ use crate::{
 const BATCH: usize = 512;
 /// Questions waiting at most.
 const ASKS_MAX: usize = 1024;
+/// Lanes whose pages are read at once.
+const PAGE_READERS: usize = 2;
 /// How often lanes with nothing to remember are let go.
 const SWEEP_EVERY: Micros = Micros::from_secs(30);
 /// A store that cannot be read is asked again after this.
@@ -81,6 +83,7 @@ pub async fn start(
         ready: VecDeque::new(),
         flying: HashSet::new(),
         swept_at: now,
+        page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
     };
     for key in waiting {
         if let Some(endpoint) = dispatcher.store.routes().get(key) {
@@ -112,6 +115,9 @@ struct Dispatcher {
     /// Deliveries whose attempt is not recorded yet.
     flying: HashSet<Pos>,
     swept_at: Timestamp,
+    /// Pages read at once at most, so that many lanes, as after a start, leave
+    /// readers to the callers.
+    page_readers: Arc<Semaphore>,
 }
 
 struct Slot {
@@ -131,7 +137,9 @@ impl Dispatcher {
             self.pump(now);
             self.sweep(now);
             if moved {
-                // More may be there; give the attempts just started their turn.
+                // More may be there; give the attempts just started their turn, and
+                // those who ask too.
+                self.serve();
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -145,6 +153,18 @@ impl Dispatcher {
             }
         }
         self.drain().await
+    }
+
+    /// Takes what has come in besides the feed, a little of it.
+    fn serve(&mut self) {
+        for _ in 0..BATCH {
+            let Ok(page) = self.pages.try_recv() else { break };
+            self.take_page(page);
+        }
+        for _ in 0..BATCH {
+            let Ok(ask) = self.questions.try_recv() else { break };
+            self.answer(ask);
+        }
     }
 
     /// Waits for attempts in flight to be recorded, and answers meanwhile.
@@ -176,7 +196,7 @@ impl Dispatcher {
                 tracing::warn!(%error, "the feed could not be read; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(error @ feed::Error::Compacted { .. }) => return Err(error),
+            Err(error @ (feed::Error::Compacted { .. } | feed::Error::Ahead)) => return Err(error),
         }
         Ok(self.cursor.position() != before)
     }
@@ -246,7 +266,9 @@ impl Dispatcher {
                 }
                 Step::Page(limit) => {
                     let (store, out) = (Arc::clone(&self.store), self.pages_out.clone());
+                    let readers = Arc::clone(&self.page_readers);
                     self.tasks.spawn(async move {
+                        let _reader = readers.acquire_owned().await;
                         let page = store.waiting(key, limit).await;
                         let _ = out.send((key, limit, page));
                     });

@@ -27,6 +27,7 @@ type Requests = Arc<Mutex<HashMap<String, u32>>>;
 async fn receiver(refusals: u32) -> (String, Requests) {
     let requests = Requests::default();
     let answer = move |Shared(requests): Shared<Requests>, headers: axum::http::HeaderMap| async move {
+        assert!(headers.keys().all(|name| headers.get_all(name).iter().count() == 1), "each header once");
         let id = headers["idempotency-key"].to_str().unwrap().to_owned();
         let mut requests = requests.lock().unwrap();
         let count = requests.entry(id).or_default();

@@ -31,6 +31,10 @@ pub enum Error {
         /// The oldest position that can still be followed.
         oldest: Pos,
     },
+    /// The position lies ahead of everything committed: the store is not the one it
+    /// came from, or was put back to an earlier state. Start anew.
+    #[error("the position is ahead of the store")]
+    Ahead,
     /// The store cannot be read. Worth trying again from the same position.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -72,6 +76,9 @@ impl Cursor {
         };
         if position < compacted {
             return Err(Error::Compacted { oldest: compacted });
+        }
+        if position > store.recent().position() {
+            return Err(Error::Ahead);
         }
         Ok(Self { store, position, head, not_before })
     }

@@ -30,7 +30,8 @@ impl Bucket {
             return now;
         }
         // Rounded up, so that a wake-up at this instant finds the token there.
-        let wait = ((1.0 - self.tokens) / self.limit.per_second * 1e6).ceil() as i64 + 1;
+        let micros = (1.0 - self.tokens) / self.limit.per_second * 1e6;
+        let wait = (micros.ceil() as i64).saturating_add(1);
         now.plus(Micros(wait))
     }
 

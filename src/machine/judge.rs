@@ -15,8 +15,6 @@ pub struct Verdict {
     pub next: Next,
     /// Why the attempt failed; nothing on success.
     pub failure: Option<Failure>,
-    /// The endpoint asked for silence until this instant.
-    pub quiet_until: Option<Timestamp>,
 }
 
 /// What becomes of a delivery after an attempt.
@@ -36,7 +34,7 @@ pub enum Next {
 pub fn judge(delivery: &Delivery, policy: &RetryPolicy, outcome: &Outcome, jitter: f64) -> Verdict {
     let ended_at = outcome.started_at.plus(outcome.duration);
     let Some(failure) = failure(policy, outcome) else {
-        return Verdict { next: Next::Delivered, failure: None, quiet_until: None };
+        return Verdict { next: Next::Delivered, failure: None };
     };
     let wait =
         outcome.result.as_ref().ok().and_then(|answer| retry_after::asked_wait(policy, answer, ended_at));
@@ -54,7 +52,7 @@ pub fn judge(delivery: &Delivery, policy: &RetryPolicy, outcome: &Outcome, jitte
             _ => Next::RetryAt(due_at),
         }
     };
-    Verdict { next, failure: Some(failure), quiet_until: wait.map(|wait| ended_at.plus(wait)) }
+    Verdict { next, failure: Some(failure) }
 }
 
 /// The delivery and the attempt that follow from a verdict. The position of the

@@ -54,6 +54,10 @@ pub struct Lane {
     /// Expirations of all of the above.
     expiring: BTreeSet<Turn>,
     in_flight: u32,
+    /// Expirations being recorded.
+    ending: usize,
+    /// The delivery that probes an endpoint whose breaker was open.
+    probe: Option<Pos>,
     first_tries_in_row: u32,
     store: Outside,
 }
@@ -65,6 +69,8 @@ enum Place {
     FirstTry(Turn),
     Retry(Turn),
     InFlight,
+    /// Its expiration is being recorded.
+    Expiring,
 }
 
 /// What the lane knows of deliveries that wait in the store only.
@@ -109,6 +115,8 @@ impl Lane {
             retries: BTreeMap::new(),
             expiring: BTreeSet::new(),
             in_flight: 0,
+            ending: 0,
+            probe: None,
             first_tries_in_row: 0,
             store: Outside { horizon, ..Outside::default() },
         }
@@ -144,6 +152,13 @@ impl Lane {
         }
         match self.places.get(&pos) {
             Some(Place::InFlight) => return,
+            Some(Place::Expiring) => {
+                if !delivery.is_open() {
+                    self.places.remove(&pos);
+                    self.ending -= 1;
+                }
+                return;
+            }
             Some(_) => drop(self.take(pos)),
             None => {}
         }
@@ -168,7 +183,13 @@ impl Lane {
             self.places.remove(&pos);
             self.in_flight -= 1;
         }
-        self.breaker.record(signal, now);
+        // While a probe is out, an attempt from before the opening says nothing new,
+        // unless it says that the endpoint works.
+        let stale = self.probe.is_some_and(|probe| probe != pos) && signal != Signal::Success;
+        if !(stale && self.breaker.position() == Position::HalfOpen) {
+            self.breaker.record(signal, now);
+        }
+        self.probe = self.probe.filter(|probe| *probe != pos);
         self.quiet_until = self.quiet_until.max(quiet_until);
     }
 
@@ -201,17 +222,22 @@ impl Lane {
     /// The next thing to do. Call until it says to wait.
     pub fn next(&mut self, now: Timestamp) -> Step {
         self.promote(now);
+        // As many at once as a window holds: what is recorded slowly, or not at all
+        // on a full disk, must not pile up.
         if let Some(&(at, pos)) = self.expiring.first()
             && at <= now
+            && self.ending < WINDOW
             && let Some(delivery) = self.take(pos)
         {
+            self.places.insert(pos, Place::Expiring);
+            self.ending += 1;
             return Step::Expire(delivery);
         }
         if self.held() <= WINDOW / 4 && self.store.horizon.is_some() && !self.store.paging {
             self.store.paging = true;
             return Step::Page(WINDOW + self.places.len());
         }
-        let expiry = self.expiring.first().map(|(at, _)| *at);
+        let expiry = self.expiring.first().map(|(at, _)| *at).filter(|at| *at > now);
         if !self.has_turn(&self.first_tries) && !self.has_turn(&self.retries) {
             let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
             return Step::Wait([due, expiry].into_iter().flatten().min());
@@ -303,6 +329,9 @@ impl Lane {
         self.in_flight += 1;
         self.bucket.take();
         self.breaker.admit();
+        if self.breaker.position() == Position::HalfOpen {
+            self.probe = Some(pos);
+        }
         delivery
     }
 
@@ -347,7 +376,7 @@ impl Lane {
             Place::Waiting(turn) => self.waiting.remove(turn),
             Place::FirstTry(turn) => self.first_tries.remove(turn),
             Place::Retry(turn) => self.retries.remove(turn),
-            Place::InFlight => None,
+            Place::InFlight | Place::Expiring => None,
         }?;
         self.places.remove(&pos);
         if let Some(at) = delivery.expires_at {

@@ -48,8 +48,8 @@ pub struct Finish {
     pub reason: Option<LetterReason>,
     /// How long a dead letter is kept.
     pub letters: DeadLetterPolicy,
-    /// The endpoint answered that it is gone for good.
-    pub gone: bool,
+    /// The endpoint, as it was at this version, answered that it is gone for good.
+    pub gone: Option<u64>,
 }
 
 /// One change about to be written.
@@ -95,8 +95,8 @@ impl Tx<'_> {
             if let Some(reason) = finish.reason {
                 letters::keep(self, finish, reason).await?;
             }
-            if finish.gone {
-                self.disable_gone(finish.after.endpoint, finish.after.updated_at).await?;
+            if let Some(version) = finish.gone {
+                self.disable_gone(finish.after.endpoint, version, finish.after.updated_at).await?;
             }
         }
         Ok(())
@@ -131,8 +131,9 @@ impl Tx<'_> {
                 .bind(failure.map(|failure| i64::from(failure.retryable)))
                 .bind(failure.map(|failure| failure.message.as_str()))
         });
-        let written: HashSet<i64> = written.await?.into_iter().collect();
-        let is_written = |step: &Step| written.contains(&step.after.id.pos().0.cast_signed());
+        let mut written: HashSet<i64> = written.await?.into_iter().collect();
+        // Of two steps of one delivery only the first can have been written.
+        let is_written = |step: &Step| written.remove(&step.after.id.pos().0.cast_signed());
         let (steps, late): (Vec<_>, Vec<_>) = steps.into_iter().partition(is_written);
         self.insert_changes(&steps).await?;
         for step in steps {
@@ -237,7 +238,7 @@ pub(super) async fn cancel(
 pub(super) async fn cancel_event(tx: &mut Tx<'_>, event: EventId, now: Timestamp) -> Result<u32, Error> {
     let sql = concatcp!(DELIVERY, " WHERE d.state < 2 AND d.pos IN ", OF_EVENT);
     let rows = sqlx::query(sql).bind(event.pos().0.cast_signed()).fetch_all(&mut *tx.conn).await?;
-    cancel_all(tx, rows, now).await
+    end_all(tx, rows, State::Cancelled, now).await
 }
 
 /// Cancels up to `limit` open deliveries of an endpoint; says how many.
@@ -249,18 +250,34 @@ pub(super) async fn cancel_endpoint(
 ) -> Result<u32, Error> {
     let query = sqlx::query(WAITING).bind(endpoint.0).bind(i64::from(limit));
     let rows = query.fetch_all(&mut *tx.conn).await?;
-    cancel_all(tx, rows, now).await
+    end_all(tx, rows, State::Cancelled, now).await
 }
 
-async fn cancel_all(
+/// What is past its end and still open, earliest end first.
+pub(super) const PAST_END: &str =
+    concatcp!(DELIVERY, " WHERE d.state < 2 AND d.expires_at <= $1 ORDER BY d.expires_at LIMIT $2");
+
+/// Ends up to `limit` open deliveries whose end came before `before`; says how many.
+pub(super) async fn expire(
+    tx: &mut Tx<'_>,
+    before: Timestamp,
+    limit: i64,
+    now: Timestamp,
+) -> Result<u32, Error> {
+    let rows = sqlx::query(PAST_END).bind(before.0).bind(limit).fetch_all(&mut *tx.conn).await?;
+    end_all(tx, rows, State::Expired, now).await
+}
+
+async fn end_all(
     tx: &mut Tx<'_>,
     rows: Vec<sqlx::sqlite::SqliteRow>,
+    state: State,
     now: Timestamp,
 ) -> Result<u32, Error> {
     let mut steps = Vec::with_capacity(rows.len());
     for row in rows {
         let delivery = read::delivery(&row)?;
-        let after = changed(&delivery, now, |it| it.state = State::Cancelled);
+        let after = changed(&delivery, now, |it| it.state = state);
         steps.push(Step { previous: delivery.state, before: delivery.last_change, after, attempt: None });
     }
     let count = steps.len() as u32;

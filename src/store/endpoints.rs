@@ -146,9 +146,16 @@ pub(super) async fn delete(
 }
 
 impl Tx<'_> {
-    /// An endpoint answered 410: nothing more is sent until someone says so.
-    pub(super) async fn disable_gone(&mut self, key: EndpointKey, now: Timestamp) -> Result<(), sqlx::Error> {
-        let Some(current) = self.endpoint(key).filter(|endpoint| endpoint.receives()) else { return Ok(()) };
+    /// An endpoint answered 410: nothing more is sent until someone says so. If it
+    /// was changed since the request, the answer was not about what it is now.
+    pub(super) async fn disable_gone(
+        &mut self,
+        key: EndpointKey,
+        version: u64,
+        now: Timestamp,
+    ) -> Result<(), sqlx::Error> {
+        let same = |endpoint: &Arc<Endpoint>| endpoint.receives() && endpoint.version == version;
+        let Some(current) = self.endpoint(key).filter(same) else { return Ok(()) };
         let mut next = (*current).clone();
         next.state = EndpointState::AutoDisabled;
         "the endpoint answered 410 Gone".clone_into(&mut next.state_reason);

@@ -312,17 +312,12 @@ pub(super) fn select_deliveries(tenant: TenantKey, filter: &DeliveryFilter) -> Q
     let mut query = QueryBuilder::new(DELIVERY);
     query.push(" WHERE d.tenant = ").push_bind(tenant.0);
     if let Some(events) = &filter.events {
-        query.push(" AND d.pos IN (SELECT 0");
-        for event in events {
-            let pos = event.pos().0.cast_signed();
-            query.push(" UNION ALL SELECT r.pos FROM deliveries r, events x WHERE x.pos = ").push_bind(pos);
-            query.push(" AND r.pos > x.pos AND r.pos <= x.pos + x.fanout");
-            query.push(
-                " UNION ALL SELECT r.pos FROM deliveries r WHERE r.replay_of IS NOT NULL AND r.event = ",
-            );
-            query.push_bind(pos);
-        }
-        query.push(")");
+        let positions: Vec<_> = events.iter().map(|event| event.pos().0).collect();
+        let positions = serde_json::json!(positions).to_string();
+        query.push(" AND d.pos IN (SELECT r.pos FROM json_each(").push_bind(positions.clone());
+        query.push(") j JOIN events x ON x.pos = j.value JOIN deliveries r ON r.pos > x.pos AND r.pos <= x.pos + x.fanout");
+        query.push(" UNION ALL SELECT r.pos FROM json_each(").push_bind(positions);
+        query.push(") j JOIN deliveries r ON r.event = j.value WHERE r.replay_of IS NOT NULL)");
     }
     if let Some(ids) = &filter.endpoints {
         query.push(" AND d.endpoint IN (SELECT n.key FROM endpoints n WHERE n.tenant = ").push_bind(tenant.0);

@@ -33,7 +33,7 @@ use std::{
     fs::File,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -54,22 +54,27 @@ pub use self::{
     lists::{DeliveryFilter, EventFilter, SizedEvent},
     open::OpenError,
     operations::Task,
-    publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused},
+    publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused, content_hash},
     recent::{RECENT_MAX, Recent},
     retention::Cutoff,
     tx::SharedRoutes,
     writer::Gauges,
 };
 use self::{
+    publish::Handed,
+    retention::Sweep,
     tx::{Reroute, Tx},
-    writer::{Closure, Write, Writer},
+    writer::{Closure, Pending, Write, Writer},
 };
 use crate::domain::{
-    DeliveryId, Endpoint, EndpointKey, EventId, Operation, OperationId, Pos, TenantKey, Timestamp,
+    DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation, OperationId, Pos, TenantKey, Timestamp,
 };
 
 /// Writes handed over and not yet taken, at most.
 const INBOX_MAX: usize = 16 * 1024;
+
+/// What a row costs in memory on its way to the file, roughly.
+const ROW_BYTES: u64 = 512;
 
 /// How the store is set up.
 #[derive(Clone, Debug)]
@@ -99,6 +104,7 @@ pub struct Store {
     hot: Arc<Hot>,
     gauges: Arc<Gauges>,
     compacted: AtomicU64,
+    sweep: Mutex<Sweep>,
     incarnation: u32,
     config: Config,
     _lock: File,
@@ -135,12 +141,24 @@ impl Store {
             gauges: Arc::clone(&gauges),
             config: config.clone(),
             position,
+            latest: Timestamp(last_mark.unwrap_or(0)),
             last_mark: Timestamp(last_mark.unwrap_or(0)),
             finishes: Vec::new(),
         };
         let task = tokio::spawn(writer.run(outbox));
-        let store =
-            Self { readers, inbox, recent, routes, hot, gauges, compacted, incarnation, config, _lock: lock };
+        let store = Self {
+            readers,
+            inbox,
+            recent,
+            routes,
+            hot,
+            gauges,
+            compacted,
+            sweep: Mutex::default(),
+            incarnation,
+            config,
+            _lock: lock,
+        };
         Ok((Arc::new(store), task))
     }
 
@@ -185,10 +203,10 @@ impl Store {
 
     /// Publishes events: durable once answered.
     pub async fn publish(&self, publish: Publish) -> Result<Vec<Result<Published, Refused>>, Error> {
-        let bytes: u64 = publish.events.iter().map(|event| event.payload.data.len() as u64 + 512).sum();
-        let _pending = self.admit(bytes)?;
+        let room = self.admit(&publish)?;
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Write::Publish(publish, reply)).await.map_err(|_| Error::Unavailable(None))?;
+        let write = Write::Publish(Handed::new(publish, room), reply);
+        self.inbox.send(write).await.map_err(|_| Error::Unavailable(None))?;
         answer.await.map_err(|_| Error::Unavailable(None))?
     }
 
@@ -287,7 +305,10 @@ impl Store {
 
     /// Removes a little of what is too old; says whether there is more.
     pub async fn forget(&self, cutoff: Cutoff) -> Result<bool, Error> {
-        let (compacted, more) = self.call(move |tx| Box::pin(retention::step(tx, cutoff))).await?;
+        let sweep = *self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        let (compacted, sweep, more) =
+            self.call(move |tx| Box::pin(retention::step(tx, cutoff, sweep))).await?;
+        *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = sweep;
         self.compacted.store(compacted.0, Ordering::Release);
         Ok(more)
     }
@@ -303,30 +324,23 @@ impl Store {
         answer.await.map_err(|_| Error::Unavailable(None))?
     }
 
-    /// Refuses what would not fit, before anything is buffered.
-    fn admit(&self, bytes: u64) -> Result<Pending<'_>, Error> {
+    /// Refuses what would not fit, before anything is written: too many deliveries
+    /// in all, or too many bytes on their way to the writer.
+    fn admit(&self, publish: &Publish) -> Result<Pending, Error> {
+        let wanting = |event: &NewEvent| self.routes.wanting(event.tenant, &event.event_type).len() as u64;
+        let rows: u64 = publish.events.iter().map(wanting).sum();
         let open = u64::try_from(self.gauges.open.load(Ordering::Relaxed)).unwrap_or(0);
-        if open >= self.config.queue_max {
-            return Err(Error::QueueFull { depth: open, limit: self.config.queue_max });
+        if open.saturating_add(rows) > self.config.queue_max {
+            return Err(Error::QueueFull { depth: open + rows, limit: self.config.queue_max });
         }
-        let before = self.gauges.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let pending = Pending { gauges: &self.gauges, bytes };
-        if before > 0 && before + bytes > self.config.pending_bytes_max {
-            return Err(Error::QueueFull { depth: before + bytes, limit: self.config.pending_bytes_max });
+        let payloads: u64 = publish.events.iter().map(|event| event.payload.data.len() as u64).sum();
+        let bytes = payloads + ROW_BYTES * (rows + publish.events.len() as u64);
+        let (room, pending) = Pending::take(&self.gauges, bytes);
+        // One publish alone always fits; its size has limits of its own.
+        if pending > bytes && pending > self.config.pending_bytes_max {
+            return Err(Error::QueueFull { depth: pending, limit: self.config.pending_bytes_max });
         }
-        Ok(pending)
-    }
-}
-
-/// Bytes on their way to the writer; given back when dropped.
-struct Pending<'g> {
-    gauges: &'g Gauges,
-    bytes: u64,
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.gauges.pending_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        Ok(room)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
-use super::{rows::Rows, tx::Tx};
+use super::{rows::Rows, tx::Tx, writer::Pending};
 use crate::domain::{
     Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, State, TenantKey,
     Timestamp, Trigger, Uid,
@@ -43,6 +43,25 @@ pub struct Publish {
     pub salt: u32,
 }
 
+/// A publish on its way to the writer.
+#[derive(Debug)]
+pub(super) struct Handed {
+    publish: Publish,
+    /// Content hashes of the events that have a key, made by the caller's task.
+    hashes: Vec<Option<[u8; 16]>>,
+    /// Held until the writer has done with it.
+    _room: Pending,
+}
+
+impl Handed {
+    /// Takes a publish with the room it needs.
+    pub fn new(publish: Publish, room: Pending) -> Self {
+        let hash = |event: &NewEvent| (!event.idempotency_key.is_empty()).then(|| content_hash(event));
+        let hashes = publish.events.iter().map(hash).collect();
+        Self { publish, hashes, _room: room }
+    }
+}
+
 /// What became of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
@@ -63,7 +82,7 @@ pub struct Refused {
     pub event: EventId,
 }
 
-/// What idempotency compares: everything that decides what is delivered.
+/// What idempotency compares: type, content type and payload.
 pub fn content_hash(event: &NewEvent) -> [u8; 16] {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
@@ -73,11 +92,6 @@ pub fn content_hash(event: &NewEvent) -> [u8; 16] {
     part(event.event_type.as_bytes());
     part(event.payload.content_type.as_bytes());
     part(&event.payload.data);
-    part(&[event.priority.cast_unsigned()]);
-    for (key, value) in &event.metadata {
-        part(key.as_bytes());
-        part(value.as_bytes());
-    }
     let digest = hash.finalize();
     let mut short = [0; 16];
     short.copy_from_slice(&digest[..16]);
@@ -86,7 +100,7 @@ pub fn content_hash(event: &NewEvent) -> [u8; 16] {
 
 /// A known idempotency key.
 struct Known {
-    hash: Vec<u8>,
+    hash: [u8; 16],
     event: EventId,
     matched: u32,
 }
@@ -110,14 +124,14 @@ impl Tx<'_> {
     /// Publishes what several callers handed in, with one statement a table.
     pub(super) async fn publish<'p>(
         &mut self,
-        publishes: impl Iterator<Item = &'p Publish>,
+        publishes: impl Iterator<Item = &'p Handed>,
     ) -> Result<Vec<Vec<Result<Published, Refused>>>, sqlx::Error> {
         let (mut accepted, mut keys, mut answers) = (Vec::new(), Vec::new(), Vec::new());
         let mut in_batch: HashMap<(TenantKey, String), ([u8; 16], EventId, u32)> = HashMap::new();
-        for publish in publishes {
+        for Handed { publish, hashes, .. } in publishes {
             let mut known = Vec::with_capacity(publish.events.len());
-            for event in &publish.events {
-                known.push(self.known(event, publish.at, &in_batch).await?);
+            for (event, hash) in publish.events.iter().zip(hashes) {
+                known.push(self.known(event, *hash, publish.at, &in_batch).await?);
             }
             if publish.atomic && known.iter().any(|it| matches!(it, Some(Err(_)))) {
                 let refused =
@@ -126,12 +140,13 @@ impl Tx<'_> {
                 continue;
             }
             let mut results = Vec::with_capacity(publish.events.len());
-            for (event, known) in publish.events.iter().zip(known) {
+            for ((event, hash), known) in publish.events.iter().zip(hashes).zip(known) {
                 // A twin earlier in the same call is only known by now.
-                let twin = in_batch.get(&(event.tenant, event.idempotency_key.clone()));
+                let (own, twin) = (*hash, in_batch.get(&(event.tenant, event.idempotency_key.clone())));
                 let known = match twin {
                     Some((hash, id, matched)) if known.is_none() => {
-                        Some(compare(event, &Known { hash: hash.to_vec(), event: *id, matched: *matched }))
+                        let first = Known { hash: *hash, event: *id, matched: *matched };
+                        own.map(|own| compare(own, &first))
                     }
                     _ => known,
                 };
@@ -140,9 +155,8 @@ impl Tx<'_> {
                     continue;
                 }
                 let (row, answer) = self.accept(event, publish);
-                if !event.idempotency_key.is_empty() {
-                    let (hash, expires_at) =
-                        (content_hash(event), Timestamp(publish.at.0 + IDEMPOTENCY_WINDOW));
+                if let Some(hash) = own {
+                    let expires_at = Timestamp(publish.at.0 + IDEMPOTENCY_WINDOW);
                     let key = event.idempotency_key.clone();
                     in_batch.insert((event.tenant, key.clone()), (hash, answer.event, answer.matched));
                     keys.push(KeyRow { tenant: event.tenant, key, hash, event: row.pos, expires_at });
@@ -169,16 +183,14 @@ impl Tx<'_> {
     async fn known(
         &mut self,
         event: &NewEvent,
+        hash: Option<[u8; 16]>,
         now: Timestamp,
         in_batch: &HashMap<(TenantKey, String), ([u8; 16], EventId, u32)>,
     ) -> Result<Option<Result<Published, Refused>>, sqlx::Error> {
-        if event.idempotency_key.is_empty() {
-            return Ok(None);
-        }
+        let Some(own) = hash else { return Ok(None) };
         let key = (event.tenant, event.idempotency_key.clone());
         if let Some((hash, id, matched)) = in_batch.get(&key) {
-            let known = Known { hash: hash.to_vec(), event: *id, matched: *matched };
-            return Ok(Some(compare(event, &known)));
+            return Ok(Some(compare(own, &Known { hash: *hash, event: *id, matched: *matched })));
         }
         let row = sqlx::query(KNOWN_KEY)
             .bind(event.tenant.0)
@@ -190,11 +202,11 @@ impl Tx<'_> {
         let pos = Pos(row.try_get::<i64, _>(1)?.cast_unsigned());
         let salt = row.try_get::<i64, _>(3)? as u32;
         let known = Known {
-            hash: row.try_get(0)?,
+            hash: row.try_get::<Vec<u8>, _>(0)?.try_into().unwrap_or_default(),
             event: EventId(Uid::new(Timestamp(row.try_get(2)?), salt, pos)),
             matched: row.try_get::<i64, _>(4)? as u32,
         };
-        Ok(Some(compare(event, &known)))
+        Ok(Some(compare(own, &known)))
     }
 
     /// Numbers an event and its deliveries.
@@ -302,8 +314,8 @@ pub(super) async fn insert_deliveries(
         .await
 }
 
-fn compare(event: &NewEvent, known: &Known) -> Result<Published, Refused> {
-    if known.hash == content_hash(event) {
+fn compare(own: [u8; 16], known: &Known) -> Result<Published, Refused> {
+    if known.hash == own {
         Ok(Published { event: known.event, duplicate: true, matched: known.matched, deliveries: Vec::new() })
     } else {
         Err(Refused { event: known.event })

@@ -1,7 +1,7 @@
 //! What is forgotten, and when. In small steps, so that no publish waits long.
 
-use super::{Error, tx::Tx};
-use crate::domain::{LetterState, Pos, State, Timestamp};
+use super::{Error, deliveries, tx::Tx};
+use crate::domain::{Micros, Pos, Timestamp};
 
 /// Rows removed in one transaction at most.
 const STEP: i64 = 500;
@@ -19,59 +19,74 @@ pub struct Cutoff {
     pub operations: Timestamp,
 }
 
-/// Removes a little of everything that is too old; says where the feed now starts
-/// and whether there is more to remove.
-pub(super) async fn step(tx: &mut Tx<'_>, cutoff: Cutoff) -> Result<(Pos, bool), Error> {
+/// How far the sweep over history has come. Rows that must stay are passed once a
+/// pass, not once a step.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sweep {
+    reached: i64,
+    started_at: Timestamp,
+}
+
+/// Positions looked at in one step of the sweep.
+const SPAN: i64 = 5_000;
+/// Time between passes over history.
+const PASS_EVERY: Micros = Micros::from_secs(3600);
+/// A delivery past its end is left to its lane for this long, more than an attempt
+/// may take: it may be in flight. Lanes end what they hold on time; this is for
+/// what waits behind.
+const EXPIRY_SLACK: Micros = Micros::from_secs(150);
+
+const EXPIRED_KEYS: &str = "DELETE FROM idempotency WHERE (tenant, key) IN \
+     (SELECT tenant, key FROM idempotency WHERE expires_at <= $1 LIMIT $2)";
+const EXPIRED_LETTERS: &str = "DELETE FROM dead_letters WHERE delivery IN \
+     (SELECT delivery FROM dead_letters WHERE expires_at <= $1 AND state <> 2 LIMIT $2)";
+const OLD_OPERATIONS: &str =
+    "DELETE FROM operations WHERE seq IN (SELECT seq FROM operations WHERE ended_at <= $1 LIMIT $2)";
+const OLD_MARKS: &str = "DELETE FROM marks WHERE at IN (SELECT at FROM marks WHERE at < $1 LIMIT $2)";
+/// By its last change, not by its making: one that waited long has just ended.
+const OLD_DELIVERIES: &str = "DELETE FROM deliveries WHERE pos > $1 AND pos <= $2 AND state >= 2 \
+     AND last_change <= $3 AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE l.delivery = deliveries.pos)";
+const OLD_CHANGES: &str = "DELETE FROM changes WHERE pos > $1 AND pos <= $2 AND pos <= $3 \
+     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.pos = changes.delivery)";
+const OLD_EVENTS: &str = "DELETE FROM events WHERE pos > $1 AND pos <= $2 AND pos <= $3 \
+     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.pos > events.pos AND d.pos <= events.pos + events.fanout) \
+     AND NOT EXISTS (SELECT 1 FROM deliveries r WHERE r.event = events.pos AND r.replay_of IS NOT NULL)";
+
+/// Removes a little of everything that is too old; says where the feed now starts,
+/// how far the sweep has come and whether there is more to remove.
+pub(super) async fn step(
+    tx: &mut Tx<'_>,
+    cutoff: Cutoff,
+    mut sweep: Sweep,
+) -> Result<(Pos, Sweep, bool), Error> {
     tx.mark(cutoff.now).await?;
     let compacted = compact(tx, cutoff.feed).await?;
+    let expired = deliveries::expire(tx, cutoff.now.minus(EXPIRY_SLACK), STEP, cutoff.now).await?;
+    let mut more = i64::from(expired) == STEP;
     let (marked_at, history) = mark(tx, cutoff.history).await?.unwrap_or((i64::MIN, 0));
-    let removals: [(&'static str, i64, i64); 7] = [
-        (
-            "DELETE FROM idempotency WHERE (tenant, key) IN \
-          (SELECT tenant, key FROM idempotency WHERE expires_at <= $1 LIMIT $2)",
-            cutoff.now.0,
-            0,
-        ),
-        (
-            "DELETE FROM dead_letters WHERE delivery IN \
-          (SELECT delivery FROM dead_letters WHERE expires_at <= $1 AND state <> $3 LIMIT $2)",
-            cutoff.now.0,
-            LetterState::Replaying as i64,
-        ),
-        ("DELETE FROM marks WHERE at IN (SELECT at FROM marks WHERE at < $1 LIMIT $2)", marked_at, 0),
-        (
-            "DELETE FROM operations WHERE seq IN \
-          (SELECT seq FROM operations WHERE ended_at <= $1 LIMIT $2)",
-            cutoff.operations.0,
-            0,
-        ),
-        (
-            "DELETE FROM deliveries WHERE pos IN (SELECT d.pos FROM deliveries d WHERE d.pos <= $1 AND d.state >= $3 \
-          AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE l.delivery = d.pos) ORDER BY d.pos LIMIT $2)",
-            history,
-            State::Delivered as i64,
-        ),
-        (
-            "DELETE FROM changes WHERE pos IN (SELECT c.pos FROM changes c WHERE c.pos <= $1 \
-          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.pos = c.delivery) ORDER BY c.pos LIMIT $2)",
-            history,
-            0,
-        ),
-        (
-            "DELETE FROM events WHERE pos IN (SELECT e.pos FROM events e WHERE e.pos <= $1 \
-          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.pos > e.pos AND d.pos <= e.pos + e.fanout) \
-          AND NOT EXISTS (SELECT 1 FROM deliveries r WHERE r.event = e.pos AND r.replay_of IS NOT NULL) \
-          ORDER BY e.pos LIMIT $2)",
-            history,
-            0,
-        ),
+    let removals = [
+        (EXPIRED_KEYS, cutoff.now.0),
+        (EXPIRED_LETTERS, cutoff.now.0),
+        (OLD_OPERATIONS, cutoff.operations.0),
+        (OLD_MARKS, marked_at),
     ];
-    let mut more = false;
-    for (sql, bound, extra) in removals {
-        let done = sqlx::query(sql).bind(bound).bind(STEP).bind(extra).execute(&mut *tx.conn).await?;
+    for (sql, bound) in removals {
+        let done = sqlx::query(sql).bind(bound).bind(STEP).execute(&mut *tx.conn).await?;
         more |= done.rows_affected() == STEP.cast_unsigned();
     }
-    Ok((compacted, more))
+    if sweep.reached >= history && cutoff.now.since(sweep.started_at) >= PASS_EVERY {
+        sweep = Sweep { reached: 0, started_at: cutoff.now };
+    }
+    if sweep.reached < history {
+        let upto = history.min(sweep.reached + SPAN);
+        for sql in [OLD_DELIVERIES, OLD_CHANGES, OLD_EVENTS] {
+            let query = sqlx::query(sql).bind(sweep.reached).bind(upto).bind(history);
+            query.execute(&mut *tx.conn).await?;
+        }
+        sweep.reached = upto;
+        more |= upto < history;
+    }
+    Ok((compacted, sweep, more))
 }
 
 /// Moves the start of the feed; whole marks at a time, never past the instant.

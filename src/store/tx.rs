@@ -96,6 +96,8 @@ pub struct Tx<'c> {
     reroutes: Vec<Reroute>,
     hot: Vec<(Arc<Event>, u32)>,
     open: i64,
+    /// The latest time of any change so far, of earlier transactions too: a mark
+    /// vouches for all of them.
     latest: Timestamp,
 }
 
@@ -106,10 +108,17 @@ pub(super) struct Effects {
     pub routes: Vec<Reroute>,
     pub hot: Vec<(Arc<Event>, u32)>,
     pub open: i64,
+    pub latest: Timestamp,
+    pub last_mark: Timestamp,
 }
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(conn: &'c mut SqliteConnection, routes: &'c SharedRoutes, position: Pos) -> Self {
+    pub(super) fn new(
+        conn: &'c mut SqliteConnection,
+        routes: &'c SharedRoutes,
+        position: Pos,
+        latest: Timestamp,
+    ) -> Self {
         let (changes, reroutes) = (Vec::new(), Vec::new());
         Self {
             conn,
@@ -120,7 +129,7 @@ impl<'c> Tx<'c> {
             reroutes,
             hot: Vec::new(),
             open: 0,
-            latest: Timestamp(0),
+            latest,
         }
     }
 
@@ -183,7 +192,7 @@ impl<'c> Tx<'c> {
         sqlx::query(
             "INSERT OR IGNORE INTO marks SELECT $1, $2 WHERE $2 > (SELECT coalesce(max(pos), 0) FROM marks)",
         )
-        .bind(now.0)
+        .bind(now.max(self.latest).0)
         .bind(self.position.0.cast_signed())
         .execute(&mut *self.conn)
         .await?;
@@ -193,7 +202,7 @@ impl<'c> Tx<'c> {
     /// Writes the counter, as the last statement, and the mark if one is due.
     pub(super) async fn close(
         mut self,
-        last_mark: &mut Timestamp,
+        mut last_mark: Timestamp,
         mark_every: i64,
     ) -> Result<Effects, sqlx::Error> {
         if self.position != self.started_at {
@@ -203,7 +212,7 @@ impl<'c> Tx<'c> {
                     .bind(self.started_at.0.cast_signed())
                     .execute(&mut *self.conn)
                     .await?;
-                *last_mark = self.latest;
+                last_mark = self.latest;
             }
             sqlx::query("UPDATE meta SET value = $1 WHERE key = 'position'")
                 .bind(self.position.0.cast_signed())
@@ -217,6 +226,8 @@ impl<'c> Tx<'c> {
             routes: self.reroutes,
             hot: self.hot,
             open: self.open,
+            latest: self.latest,
+            last_mark,
         })
     }
 }

@@ -23,10 +23,10 @@ use super::{
     Config, Error, Hot, Recent,
     deliveries::Finish,
     error::Severity,
-    publish::{Publish, Published, Refused},
+    publish::{Handed, Published, Refused},
     tx::{SharedRoutes, Tx},
 };
-use crate::domain::Pos;
+use crate::domain::{Pos, Timestamp};
 
 /// Writes taken into one transaction at most. Measured gains end at 1024 rows.
 const BATCH_MAX: usize = 1024;
@@ -34,10 +34,14 @@ const BATCH_MAX: usize = 1024;
 /// What became of events handed in together, in their order.
 pub(super) type Answers = Vec<Result<Published, Refused>>;
 
+/// Transactions refused in a row before the store counts as lost. A restart reads
+/// everything anew; going on would only look healthy.
+const REFUSALS_MAX: u32 = 100;
+
 /// A write, as handed over.
 pub(super) enum Write {
     /// Events, with their answer.
-    Publish(Publish, oneshot::Sender<Result<Answers, Error>>),
+    Publish(Handed, oneshot::Sender<Result<Answers, Error>>),
     /// The result of an attempt, or an expiration.
     Finish(Box<Finish>),
     /// Anything else.
@@ -52,6 +56,28 @@ pub(super) trait Call: Send {
     fn run<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), Error>>;
     /// Answers the caller.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
+}
+
+/// Bytes on their way to the writer; given back once they are written or refused,
+/// also if the caller has gone away meanwhile.
+#[derive(Debug)]
+pub(super) struct Pending {
+    gauges: Arc<Gauges>,
+    bytes: u64,
+}
+
+impl Pending {
+    /// Takes room for bytes; says how many are pending with them.
+    pub fn take(gauges: &Arc<Gauges>, bytes: u64) -> (Self, u64) {
+        let before = gauges.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        (Self { gauges: Arc::clone(gauges), bytes }, before + bytes)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.gauges.pending_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What the writer counts, for limits and metrics.
@@ -74,7 +100,8 @@ pub(super) struct Writer {
     pub gauges: Arc<Gauges>,
     pub config: Config,
     pub position: Pos,
-    pub last_mark: crate::domain::Timestamp,
+    pub latest: Timestamp,
+    pub last_mark: Timestamp,
     /// Results waiting for a transaction that commits.
     pub finishes: Vec<Finish>,
 }
@@ -85,6 +112,7 @@ impl Writer {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Write>) -> Result<(), Error> {
         let mut backoff = patience();
         let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut refusals = 0;
         loop {
             if self.finishes.is_empty() {
                 if inbox.recv_many(&mut batch, BATCH_MAX).await == 0 {
@@ -97,9 +125,15 @@ impl Writer {
             let closing = batch.iter().position(|write| matches!(write, Write::Close(_)));
             let close = closing.map(|at| batch.swap_remove(at));
             match self.commit(&mut batch).await {
-                Ok(()) => backoff = patience(),
+                Ok(()) => (backoff, refusals) = (patience(), 0),
                 Err(Severity::Fatal) => return Err(Error::Unavailable(None)),
-                Err(Severity::Passing | Severity::Full) => {}
+                Err(Severity::Full) => {}
+                Err(Severity::Passing) => {
+                    refusals += 1;
+                    if refusals >= REFUSALS_MAX {
+                        return Err(Error::Unavailable(None));
+                    }
+                }
             }
             if let Some(Write::Close(done)) = close {
                 let _ = done.send(self.conn);
@@ -155,11 +189,11 @@ impl Writer {
 
     async fn transact(
         &mut self,
-        publishes: &[(Publish, oneshot::Sender<Result<Answers, Error>>)],
+        publishes: &[(Handed, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
     ) -> Result<Vec<Answers>, sqlx::Error> {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.conn).await?;
-        let mut tx = Tx::new(&mut self.conn, &self.routes, self.position);
+        let mut tx = Tx::new(&mut self.conn, &self.routes, self.position, self.latest);
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish)).await?;
         tx.finish(&self.finishes).await?;
         for call in calls {
@@ -169,9 +203,9 @@ impl Writer {
                 Err(error) => tracing::error!(%error, "a write was given up"),
             }
         }
-        let effects = tx.close(&mut self.last_mark, self.config.mark_every).await?;
+        let effects = tx.close(self.last_mark, self.config.mark_every).await?;
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
-        self.position = effects.position;
+        (self.position, self.latest, self.last_mark) = (effects.position, effects.latest, effects.last_mark);
         self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);
         self.hot.insert(effects.hot);
         self.routes.apply(effects.routes);

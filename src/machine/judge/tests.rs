@@ -5,7 +5,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use super::*;
 use crate::{
     domain::{Answer, Fault, Timings},
-    machine::samples,
+    machine::{retry_after::asked_wait, samples},
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
@@ -80,13 +80,15 @@ proptest! {
         prop_assert_eq!(arrived, verdict.next == Next::Delivered);
         prop_assert_eq!(arrived, verdict.failure.is_none());
 
+        let asked = |answer: &Answer| asked_wait(&policy, answer, ended_at);
+        let quiet_until = outcome.result.as_ref().ok().and_then(asked).map(|wait| ended_at.plus(wait));
         let retryable = verdict.failure.as_ref().is_some_and(|failure| failure.retryable);
         let spent = before.attempts + 1 >= before.max_attempts;
         match verdict.next {
             Next::Delivered => {}
             Next::RetryAt(at) => {
                 prop_assert!(retryable && !spent && at > ended_at);
-                prop_assert!(verdict.quiet_until.is_none_or(|until| at >= until));
+                prop_assert!(quiet_until.is_none_or(|until| at >= until));
                 prop_assert!(before.expires_at.is_none_or(|end| at < end));
             }
             Next::Expired => prop_assert!(retryable && !spent && before.expires_at.is_some()),
@@ -94,7 +96,7 @@ proptest! {
             Next::GiveUp(LetterReason::PermanentError | LetterReason::Undeliverable) => prop_assert!(!retryable),
         }
         let longest = ended_at.plus(policy.max_retry_after);
-        prop_assert!(verdict.quiet_until.is_none_or(|until| until > ended_at && until <= longest));
+        prop_assert!(quiet_until.is_none_or(|until| until > ended_at && until <= longest));
 
         let letters = DeadLetterPolicy { disabled, ..DeadLetterPolicy::default() };
         let (after, attempt) = settle(&before, outcome, verdict.clone(), letters);

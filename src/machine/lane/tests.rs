@@ -187,6 +187,9 @@ fn what_is_over_expires_even_while_the_endpoint_is_held() {
     assert_eq!(lane.next(NOW), Step::Wait(Some(after(9))));
     let Step::Expire(delivery) = lane.next(after(9)) else { panic!("it is over") };
     assert_eq!(delivery.id.pos(), Pos(1));
+    assert!(!lane.is_idle(after(9)), "not before it is recorded");
+    assert_eq!(lane.next(after(9)), Step::Wait(None), "and once only");
+    offer(&mut lane, [Delivery { state: State::Expired, ..(*delivery).clone() }]);
     assert!(lane.is_idle(after(9)));
 }
 

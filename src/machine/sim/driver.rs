@@ -10,9 +10,9 @@ use super::{
     world::World,
 };
 use crate::{
-    domain::{Delivery, Pos, Timestamp},
+    domain::{Delivery, Timestamp},
     machine::{
-        breaker::{Position, Signal},
+        breaker::Position,
         lane::{Step, WINDOW},
     },
 };
@@ -33,7 +33,7 @@ impl World {
                 Step::Send(delivery) => {
                     self.checks.sent(&delivery, lane, &self.store.rows, now);
                     if self.bug == Some(Bug::TwoProbes) && lane.breaker().position() == Position::HalfOpen {
-                        lane.settle(Pos(0), Signal::Neutral, None, now);
+                        lane.reset();
                     }
                     self.send(at, life, delivery);
                 }

@@ -11,11 +11,12 @@ use super::{
     world::World,
 };
 use crate::{
-    domain::{Delivery, Endpoint, Pos, State, Timestamp},
+    domain::{Answer, Delivery, Endpoint, Pos, State, Timestamp},
     machine::{
         breaker::Signal,
         judge::{self, Next},
         lane::Lane,
+        retry_after::asked_wait,
     },
 };
 
@@ -169,8 +170,10 @@ impl World {
         {
             self.checks.fail(format!("delivery {}: retried at once", pos.0));
         }
-        if let Some(until) = verdict.quiet_until {
-            engine.quiet.insert(pos, until);
+        let ended_at = flight.outcome.started_at.plus(flight.outcome.duration);
+        let asked = |answer: &Answer| asked_wait(policy, answer, ended_at);
+        if let Some(wait) = flight.outcome.result.as_ref().ok().and_then(asked) {
+            engine.quiet.insert(pos, ended_at.plus(wait));
         }
         let endpoint = Arc::clone(&self.told[at]);
         let Flight { before, outcome, asked } = *flight;

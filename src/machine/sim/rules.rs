@@ -2,7 +2,7 @@
 //! rather than as the machine does it: an error would have to be made twice.
 
 use crate::{
-    domain::{BreakerPolicy, Micros, RateLimit, RetryPolicy, Timestamp},
+    domain::{BreakerPolicy, Micros, Pos, RateLimit, RetryPolicy, Timestamp},
     machine::breaker::Signal,
 };
 
@@ -42,8 +42,8 @@ impl Rate {
 pub struct Circuit {
     policy: BreakerPolicy,
     failures: u32,
-    /// Open: until when, and whether the probe is out.
-    open: Option<(Timestamp, bool)>,
+    /// Open: until when, and the probe if it is out.
+    open: Option<(Timestamp, Option<Pos>)>,
 }
 
 impl Circuit {
@@ -61,17 +61,22 @@ impl Circuit {
     }
 
     /// A request goes out; whether it may.
-    pub fn sent(&mut self, now: Timestamp) -> bool {
-        let allowed = self.open.is_none_or(|(until, probing)| now >= until && !probing);
-        if let Some((_, probing)) = &mut self.open {
-            *probing = true;
+    pub fn sent(&mut self, pos: Pos, now: Timestamp) -> bool {
+        let allowed = self.open.is_none_or(|(until, probe)| now >= until && probe.is_none());
+        if let Some((_, probe)) = &mut self.open {
+            *probe = Some(pos);
         }
         allowed
     }
 
-    /// The engine hears of an answer.
-    pub fn answered(&mut self, signal: Signal, now: Timestamp) {
-        let probing = self.open.is_some_and(|(_, probing)| probing);
+    /// The engine hears of an answer. While a probe is out, an older attempt counts
+    /// only if it succeeded.
+    pub fn answered(&mut self, pos: Pos, signal: Signal, now: Timestamp) {
+        let probe = self.open.and_then(|(_, probe)| probe);
+        if probe.is_some_and(|probe| probe != pos) && signal != Signal::Success {
+            return;
+        }
+        let probing = probe.is_some();
         match signal {
             Signal::Success => (self.failures, self.open) = (0, None),
             Signal::Neutral if probing => (self.failures, self.open) = (0, None),
@@ -81,7 +86,7 @@ impl Circuit {
                 let opens =
                     probing || (self.open.is_none() && self.failures >= self.policy.failure_threshold);
                 if opens && !self.policy.disabled {
-                    self.open = Some((now.plus(self.policy.cooldown), false));
+                    self.open = Some((now.plus(self.policy.cooldown), None));
                 }
             }
         }

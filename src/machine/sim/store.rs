@@ -97,8 +97,8 @@ impl Store {
                 self.result(flight, verdict, endpoint, *earliest, bug, checks);
             }
             Write::Expire(before) => {
-                let row = &self.rows[&before.id.pos()];
-                if row.revision == before.revision {
+                // Its time is over, whatever else was changed meanwhile.
+                if self.rows[&before.id.pos()].is_open() {
                     self.change(before.id.pos(), now, checks, |row| row.state = State::Expired);
                 }
             }

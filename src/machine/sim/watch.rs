@@ -98,7 +98,7 @@ impl Watch {
     /// An attempt's record came along the feed.
     pub fn settled(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
         self.unsettled.remove(&pos);
-        self.circuit.answered(signal, now);
+        self.circuit.answered(pos, signal, now);
         self.quiet_until = self.quiet_until.max(quiet_until);
     }
 
@@ -151,7 +151,7 @@ impl Watch {
         let (flying, most) = (self.on_wire.len(), self.endpoint.max_in_flight);
         require(flying <= most as usize, || format!("{flying} in flight, {most} allowed"))?;
         require(self.rate.sent(now), || "more requests than the rate limit allows".to_owned())?;
-        require(self.circuit.sent(now), || "sent while the breaker is open".to_owned())?;
+        require(self.circuit.sent(pos, now), || "sent while the breaker is open".to_owned())?;
         let quiet = self.quiet_until.is_some_and(|until| until > now);
         require(!quiet, || "sent although asked for silence".to_owned())?;
         self.in_order(delivery, lane, rows, now)

@@ -95,6 +95,8 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_by_endpoint ON deliveries (endpoint, pos);
 -- Lanes: what waits for an endpoint, nearest turn first.
 CREATE INDEX deliveries_waiting ON deliveries (endpoint, turn_at, pos) WHERE state < 2;
+-- Expirations of what waits behind a lane's window.
+CREATE INDEX deliveries_expiring ON deliveries (expires_at) WHERE state < 2 AND expires_at IS NOT NULL;
 -- Lists by event: the replays, which do not follow their event's position.
 CREATE INDEX deliveries_replays ON deliveries (event) WHERE replay_of IS NOT NULL;
 
