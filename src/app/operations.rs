@@ -125,13 +125,16 @@ impl App {
         }
     }
 
-    /// Stops an operation.
+    /// Stops an operation. One that was stopped before is answered as it is.
     pub async fn cancel_operation(&self, tenant: TenantKey, id: OperationId) -> Result<Operation, Error> {
         // First, as the store stops whatever has the id.
         self.operation(tenant, id).await?;
-        let cancelled = self.store.cancel_operation(id, self.now()).await?.ok_or(Error::OperationDone)?;
-        self.operations_changed.notify_one();
-        Ok(cancelled)
+        if let Some(cancelled) = self.store.cancel_operation(id, self.now()).await? {
+            self.operations_changed.notify_one();
+            return Ok(cancelled);
+        }
+        let done = self.operation(tenant, id).await?;
+        if done.state == OperationState::Cancelled { Ok(done) } else { Err(Error::OperationDone) }
     }
 
     /// Works on operations until told to stop, each at its own pace, so that a slow

@@ -179,3 +179,34 @@ async fn an_operation_does_as_much_as_its_pace_allows() {
     assert_eq!((done.state, done.total), (OperationState::Succeeded, 3));
     assert!(house.app.now().since(began) >= Micros::from_millis(1_300), "two waits of 667 ms");
 }
+
+#[tokio::test]
+async fn to_cancel_an_operation_again_is_no_error_unless_it_finished() {
+    let house = House::new().await;
+    house.letters("slow", 2).await;
+    let slow = house.replay("slow", PER_SECOND_MIN).await;
+    let cancelled = house.app.cancel_operation(TENANT, slow.id).await.unwrap();
+    assert_eq!(cancelled.state, OperationState::Cancelled);
+    assert_eq!(house.app.cancel_operation(TENANT, slow.id).await.unwrap(), cancelled);
+
+    let purge = house.app.purge_letters(TENANT, &of_type("none")).await.unwrap();
+    house.app.wait_operation(TENANT, purge.id, LONG).await.unwrap();
+    let refused = house.app.cancel_operation(TENANT, purge.id).await.unwrap_err();
+    assert!(matches!(refused, Error::OperationDone), "{refused:?}");
+}
+
+#[tokio::test]
+async fn to_cancel_a_delivery_again_is_no_error_unless_it_ended_otherwise() {
+    let house = House::new().await;
+    let scheduled = house.publish("later", Micros::from_secs(3600)).await;
+    let cancelled = house.app.cancel_delivery(TENANT, scheduled.id).await.unwrap().delivery;
+    assert_eq!(cancelled.state, State::Cancelled);
+    let again = house.app.cancel_delivery(TENANT, scheduled.id).await.unwrap().delivery;
+    assert_eq!(again, cancelled);
+
+    house.letters("dead", 1).await;
+    let (letters, _) =
+        house.app.letters(TENANT, &of_type("dead"), Show::Basic, &PageQuery::default()).await.unwrap();
+    let refused = house.app.cancel_delivery(TENANT, letters[0].letter.delivery.id).await.unwrap_err();
+    assert!(matches!(refused, Error::DeliveryState(State::DeadLetter)), "{refused:?}");
+}
