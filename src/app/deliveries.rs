@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{App, Error, Kind, List, PageQuery};
 use crate::{
-    domain::{Attempt, Delivery, DeliveryId, Live, TenantKey, Timestamp},
+    domain::{Attempt, Delivery, DeliveryId, Live, State, TenantKey, Timestamp},
     store::{DeliveryFilter, Steered},
 };
 
@@ -62,10 +62,14 @@ impl App {
         Ok(self.see(delivery).await)
     }
 
-    /// Cancels an open delivery.
+    /// Cancels an open delivery. One that was cancelled before is answered as it is.
     pub async fn cancel_delivery(&self, tenant: TenantKey, id: DeliveryId) -> Result<Seen, Error> {
         let steered = self.store.cancel(tenant, id, self.now()).await?;
-        let delivery = self.steered(tenant, id, steered).await?;
+        let delivery = if steered == Steered::State(State::Cancelled) {
+            self.stored_delivery(tenant, id).await?
+        } else {
+            self.steered(tenant, id, steered).await?
+        };
         Ok(self.see(delivery).await)
     }
 

@@ -34,7 +34,7 @@ pub use self::{
     endpoints::{EndpointFilter, EndpointView},
     error::{Error, Invalid, Kind},
     events::{Found, Show},
-    operations::OperationFilter,
+    operations::{OperationFilter, PER_SECOND_MIN},
     secrets::{DEFAULT_GRACE, GRACE_MAX, Rotated, Rotation, SECRET_BYTES, check_secret},
     tokens::{List, PageQuery},
     url::{UrlRefusal, check_url},
@@ -88,8 +88,8 @@ pub struct App {
     draining: CancellationToken,
     watches: Arc<Semaphore>,
     publish_streams: Arc<Semaphore>,
-    /// An operation was accepted.
-    new_operation: Notify,
+    /// An operation was accepted or stopped.
+    operations_changed: Notify,
     /// Deleted endpoints whose open deliveries are still to be cancelled.
     sweeps: Mutex<VecDeque<EndpointKey>>,
     new_sweep: Notify,
@@ -116,7 +116,7 @@ impl App {
             publish_streams: Arc::new(Semaphore::new(limits.publish_streams_max)),
             limits,
             event_counts: count::EventCounts::default(),
-            new_operation: Notify::new(),
+            operations_changed: Notify::new(),
             sweeps: Mutex::default(),
             new_sweep: Notify::new(),
         }
@@ -164,3 +164,6 @@ impl App {
         if tenant == TenantKey::DEFAULT { "default".to_owned() } else { tenant.0.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests;

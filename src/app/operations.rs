@@ -1,6 +1,6 @@
 //! Tracked background jobs: accepted, followed, stopped, and done.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -8,11 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::{App, Error, Kind, LetterQuery, List, PageQuery};
 use crate::{
     domain::{
-        Operation, OperationId, OperationKind, OperationState, Order, Page, Pos, TenantKey, Timestamp, Uid,
+        Micros, Operation, OperationId, OperationKind, OperationState, Order, Page, Pos, TenantKey,
+        Timestamp, Uid,
     },
     store::Task,
 };
 
+/// Slowest pace of an operation, in items a second.
+pub const PER_SECOND_MIN: f64 = 0.01;
 /// Items handled in one transaction at most, so that no publish waits long.
 const STEP_MAX: u32 = 100;
 /// Removals need no pacing towards endpoints: as fast as steps go.
@@ -75,7 +78,7 @@ impl App {
         };
         let task = Task { operation, filter, per_second, cursor: Pos(0) };
         let operation = self.store.create_operation(task).await?;
-        self.new_operation.notify_one();
+        self.operations_changed.notify_one();
         Ok(operation)
     }
 
@@ -122,44 +125,123 @@ impl App {
         }
     }
 
-    /// Stops an operation.
+    /// Stops an operation. One that was stopped before is answered as it is.
     pub async fn cancel_operation(&self, tenant: TenantKey, id: OperationId) -> Result<Operation, Error> {
         // First, as the store stops whatever has the id.
         self.operation(tenant, id).await?;
-        self.store.cancel_operation(id, self.now()).await?.ok_or(Error::OperationDone)
+        if let Some(cancelled) = self.store.cancel_operation(id, self.now()).await? {
+            self.operations_changed.notify_one();
+            return Ok(cancelled);
+        }
+        let done = self.operation(tenant, id).await?;
+        if done.state == OperationState::Cancelled { Ok(done) } else { Err(Error::OperationDone) }
     }
 
-    /// Works on operations, the oldest first, until told to stop. One that was
-    /// interrupted goes on where its last step was committed.
+    /// Works on operations until told to stop, each at its own pace, so that a slow
+    /// one keeps no other waiting. One that was interrupted goes on where its last
+    /// step was committed.
     pub async fn run_operations(&self, shutdown: CancellationToken) {
         let work = async {
+            let (mut agenda, mut stale) = (Agenda::default(), true);
             loop {
-                match self.step().await {
-                    Ok(true) => {}
-                    Ok(false) => self.new_operation.notified().await,
-                    Err(error) => {
-                        tracing::warn!(%error, "an operation cannot go on yet");
-                        sleep(AGAIN_AFTER).await;
+                if stale {
+                    match self.store.tasks().await {
+                        Ok(tasks) => agenda.renew(tasks, self.now()),
+                        Err(error) => {
+                            tracing::warn!(%error, "operations cannot be read yet");
+                            sleep(AGAIN_AFTER).await;
+                            continue;
+                        }
                     }
+                }
+                let changed = self.operations_changed.notified();
+                let Some(wait) = agenda.wait(self.now()) else {
+                    changed.await;
+                    stale = true;
+                    continue;
+                };
+                // Also when a step is due by now: what is new is not kept waiting by
+                // what is always due.
+                stale = timeout(wait, changed).await.is_ok();
+                if !stale {
+                    stale = self.work_on(&mut agenda).await;
                 }
             }
         };
         shutdown.run_until_cancelled(work).await;
     }
 
-    /// One page of the oldest operation; false if there is none.
-    async fn step(&self) -> Result<bool, Error> {
-        let Some(task) = self.store.next_task().await? else { return Ok(false) };
+    /// One step of the operation that is due first; says whether the agenda has to
+    /// be read again.
+    async fn work_on(&self, agenda: &mut Agenda) -> bool {
+        let Some(mut turn) = agenda.take_first() else { return false };
+        // Start to start, so that the time a step takes is not added to its pace.
+        let start = self.now();
+        match self.step(&mut turn.task).await {
+            Ok(Some(pace)) => turn.due = start.plus(pace),
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::warn!(%error, "an operation cannot go on yet");
+                turn.due = self.now().plus(Micros::from(AGAIN_AFTER));
+                agenda.0.push(turn);
+                // The step may have been committed although its answer was lost.
+                return true;
+            }
+        }
+        agenda.0.push(turn);
+        false
+    }
+
+    /// One page of an operation, and the time it makes up for; nothing if the
+    /// operation is done.
+    async fn step(&self, task: &mut Task) -> Result<Option<Micros>, Error> {
         let size = (task.per_second as u32).clamp(1, STEP_MAX);
         let page = Page { size, after: Some(task.cursor), order: Order::OldestFirst };
         let (items, next) = self.letters_after(task.operation.tenant, &task.filter, page).await?;
-        let now: Timestamp = self.now();
-        let pace = Duration::from_secs_f64(items.len() as f64 / task.per_second.max(f64::MIN_POSITIVE))
-            .min(Duration::from_secs(3600));
-        let step = self.store.operation_step(task.operation.id, items, next.is_none(), now);
-        // Start to start, so that the time a step takes is not added to its pace.
-        let (step, ()) = tokio::join!(step, sleep(pace));
-        step?;
-        Ok(true)
+        let pace = pace(items.len(), task.per_second);
+        let cursor = items.last().map_or(task.cursor, |item| item.pos());
+        let goes_on = self.store.operation_step(task.operation.id, items, next.is_none(), self.now()).await?;
+        task.cursor = cursor;
+        Ok(goes_on.then_some(pace))
     }
+}
+
+/// The operations that are not finished, in no order.
+#[derive(Debug, Default)]
+struct Agenda(Vec<Turn>);
+
+/// An operation, and when its next step is due.
+#[derive(Debug)]
+struct Turn {
+    task: Task,
+    due: Timestamp,
+}
+
+impl Agenda {
+    /// What is not finished by now. What is new is due at once; what was known keeps
+    /// its pace.
+    fn renew(&mut self, tasks: Vec<Task>, now: Timestamp) {
+        let known: HashMap<OperationId, Timestamp> =
+            self.0.drain(..).map(|turn| (turn.task.operation.id, turn.due)).collect();
+        let turn = |task: Task| Turn { due: known.get(&task.operation.id).copied().unwrap_or(now), task };
+        self.0.extend(tasks.into_iter().map(turn));
+    }
+
+    /// How long until a step is due; nothing if there is nothing to do.
+    fn wait(&self, now: Timestamp) -> Option<Duration> {
+        self.0.iter().map(|turn| turn.due).min().map(|due| due.since(now).to_std())
+    }
+
+    /// Takes out what is due first, the older one of two.
+    fn take_first(&mut self) -> Option<Turn> {
+        let due_and_age = |turn: &Turn| (turn.due, turn.task.operation.id.pos());
+        let first = (0..self.0.len()).min_by_key(|index| due_and_age(&self.0[*index]))?;
+        Some(self.0.swap_remove(first))
+    }
+}
+
+/// The time that so many items make up for.
+fn pace(items: usize, per_second: f64) -> Micros {
+    // A rate may have been stored before there was a lower bound.
+    Micros((items as f64 * 1e6 / per_second.max(PER_SECOND_MIN)) as i64)
 }

@@ -7,7 +7,7 @@ use super::{Attempt, Delivery, Pos, State, Timestamp};
 /// One committed change of one delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// Its number: dense over the store, in commit order.
+    /// Its number: grows in commit order, with gaps.
     pub pos: Pos,
     /// When it was decided.
     pub at: Timestamp,

@@ -116,7 +116,7 @@ impl Events {
 }
 
 /// Bytes of an event's payload as it came.
-pub(super) fn payload_bytes(event: &pb::Event) -> usize {
+fn payload_bytes(event: &pb::Event) -> usize {
     match event.payload.as_ref().and_then(|payload| payload.body.as_ref()) {
         None => 0,
         Some(pb::payload::Body::Data(data)) => data.len(),

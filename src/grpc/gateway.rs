@@ -24,6 +24,11 @@ const STREAMS: [&str; 3] = ["/WatchDeliveries", "/PublishEventStream", "/ServerR
 /// Health is watched, too.
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
+/// What a caller is told whose time is over. What was handed to the store's writer is
+/// committed all the same.
+const TIME_OVER: &str = "the call's time is over; it may or may not have taken effect; \
+     a publish with an idempotency key can be repeated safely";
+
 /// Bounds a call, and words its errors.
 pub(super) async fn guard(request: Request, next: Next) -> Response {
     let caller = Caller::by(&MetadataMap::from_headers(id_only(request.headers())));
@@ -35,7 +40,7 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
         None => next.run(request).await,
         Some(limit) => match tokio::time::timeout(limit, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => refusal(Status::deadline_exceeded("the call's time is over; nothing was half done")),
+            Err(_) => refusal(Status::deadline_exceeded(TIME_OVER)),
         },
     };
     // An error before the first message is in the headers.

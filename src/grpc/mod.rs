@@ -36,6 +36,13 @@ const TENANT: TenantKey = TenantKey::DEFAULT;
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// Largest request with events: a full batch and what frames it.
 const EVENTS_BYTES_MAX: usize = (16 << 20) + (64 << 10);
+/// What an event has besides its payload, and what frames it, at most.
+const EVENT_FRAME_BYTES_MAX: usize = 64 << 10;
+/// Bytes that a payload given as `value` takes on the wire for each byte it has as
+/// JSON, rounded up: the worst is a list of digits, eleven bytes for two.
+const VALUE_BYTES_PER_JSON_BYTE: usize = 6;
+/// The one method that takes events one by one as messages of their own.
+const PUBLISH_STREAM: &str = "/hookwire.v1.EventService/PublishEventStream";
 /// Largest other request.
 const OTHER_BYTES_MAX: usize = 4 << 20;
 /// Largest response: pages are cut well below it, single items may be larger than
@@ -80,7 +87,9 @@ pub async fn routes(app: Arc<App>) -> Result<(Routes, Health), Error> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health(reporter);
     health.set_serving(false).await;
-    let routes = Routes::from(Router::new())
+    // One event is much smaller than a batch, and there are many streams.
+    let stream = served!(EventServiceServer(events::Events(Arc::clone(&app))), streamed_bytes_max(&app));
+    let routes = Routes::from(Router::new().route_service(PUBLISH_STREAM, stream))
         .add_service(served!(EndpointServiceServer(endpoints::Endpoints(Arc::clone(&app))), OTHER_BYTES_MAX))
         .add_service(served!(EventServiceServer(events::Events(Arc::clone(&app))), EVENTS_BYTES_MAX))
         .add_service(served!(
@@ -96,6 +105,13 @@ pub async fn routes(app: Arc<App>) -> Result<(Routes, Health), Error> {
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?);
     Ok((Routes::from(routes.into_axum_router().layer(from_fn(gateway::guard))), health))
+}
+
+/// Largest request of a publishing stream: one event of which each field is in order
+/// always fits.
+fn streamed_bytes_max(app: &App) -> usize {
+    let payload = app.limits().payload_bytes_max.saturating_mul(VALUE_BYTES_PER_JSON_BYTE);
+    payload.saturating_add(EVENT_FRAME_BYTES_MAX).min(EVENTS_BYTES_MAX)
 }
 
 fn descriptors() -> Builder<'static> {

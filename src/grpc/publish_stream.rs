@@ -9,10 +9,11 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{
-    FutureExt as _, StreamExt as _,
+    FutureExt as _, Stream, StreamExt as _,
     future::BoxFuture,
-    stream::{self, BoxStream, FuturesOrdered, ReadyChunks},
+    stream::{self, BoxStream, Fuse, FuturesOrdered},
 };
+use prost::Message;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Sleep, sleep},
@@ -22,7 +23,7 @@ use tonic::{Status, Streaming};
 
 use super::{
     convert::{Root, events::result},
-    events::{intake, payload_bytes},
+    events::intake,
     pb,
     status::{self, Caller},
 };
@@ -41,7 +42,7 @@ const UNACKED_MAX: usize = 1000;
 /// How long a client may still send after it was told that the server is to go.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
 
-type Requests = ReadyChunks<Streaming<pb::PublishEventStreamRequest>>;
+type Request = Result<pb::PublishEventStreamRequest, Status>;
 type Item = Result<pb::PublishEventStreamResponse, Status>;
 
 /// The responses to a stream of requests.
@@ -55,7 +56,7 @@ pub(super) fn serve(
         draining: Box::pin(app.draining().clone().cancelled_owned()),
         app,
         caller,
-        requests: requests.ready_chunks(CHUNK_MAX),
+        requests: requests.fuse(),
         in_flight: FuturesOrdered::new(),
         unacked: 0,
         unacked_bytes: 0,
@@ -77,7 +78,7 @@ pub(super) fn serve(
 struct Publisher {
     app: Arc<App>,
     caller: Caller,
-    requests: Requests,
+    requests: Fuse<Streaming<pb::PublishEventStreamRequest>>,
     in_flight: FuturesOrdered<BoxFuture<'static, Done>>,
     unacked: usize,
     unacked_bytes: usize,
@@ -107,7 +108,9 @@ struct Done {
 /// What happens next on a stream.
 enum Turn {
     Done(Done),
-    Requests(Option<Vec<Result<pb::PublishEventStreamRequest, Status>>>),
+    Requests(Vec<Request>),
+    /// The client has sent all it wanted to.
+    HalfClosed,
     Drain,
     TimeUp,
     Over,
@@ -118,8 +121,8 @@ impl Publisher {
         loop {
             match self.turn().await {
                 Turn::Done(done) => return Some(self.acknowledge(done)),
-                Turn::Requests(None) => self.end = Some(Ok(())),
-                Turn::Requests(Some(requests)) => self.take(requests),
+                Turn::Requests(requests) => self.take(requests),
+                Turn::HalfClosed => self.end = Some(Ok(())),
                 Turn::Drain => {
                     self.leaving = Some(Box::pin(sleep(LEAVE_AFTER)));
                     return Some(Ok(pb::PublishEventStreamResponse { acks: Vec::new(), go_away: true }));
@@ -132,22 +135,23 @@ impl Publisher {
 
     async fn turn(&mut self) -> Turn {
         let reading = self.end.is_none();
-        let room = self.unacked + CHUNK_MAX <= UNACKED_MAX
-            && self.unacked_bytes < self.app.limits().batch_bytes_max
-            && self.in_flight.len() < CHUNKS_MAX;
+        let bytes = self.app.limits().batch_bytes_max.saturating_sub(self.unacked_bytes);
+        let room = self.unacked + CHUNK_MAX <= UNACKED_MAX && bytes > 0 && self.in_flight.len() < CHUNKS_MAX;
         tokio::select! {
             biased;
             Some(done) = self.in_flight.next() => Turn::Done(done),
             () = &mut self.draining, if reading && self.leaving.is_none() => Turn::Drain,
             () = time_up(&mut self.leaving), if reading => Turn::TimeUp,
-            requests = self.requests.next(), if reading && room => Turn::Requests(requests),
+            requests = arrived(&mut self.requests, bytes), if reading && room => {
+                if requests.is_empty() { Turn::HalfClosed } else { Turn::Requests(requests) }
+            }
             // Only when nothing is on its way and nothing is read any more.
             else => Turn::Over,
         }
     }
 
     /// Sends off what has arrived.
-    fn take(&mut self, requests: Vec<Result<pb::PublishEventStreamRequest, Status>>) {
+    fn take(&mut self, requests: Vec<Request>) {
         let intake = intake(&self.app);
         let mut chunk = Chunk {
             sequences: Vec::with_capacity(requests.len()),
@@ -155,6 +159,7 @@ impl Publisher {
             bytes: 0,
         };
         for request in requests {
+            let bytes = weight(&request);
             let pb::PublishEventStreamRequest { sequence, event } = match request {
                 Ok(request) => request,
                 Err(status) => {
@@ -168,7 +173,7 @@ impl Publisher {
                 break;
             }
             self.last_sequence = Some(sequence);
-            chunk.bytes += event.as_ref().map_or(0, payload_bytes);
+            chunk.bytes += bytes;
             chunk.sequences.push(sequence);
             chunk.events.push(intake.required(Root::Field("event"), "event", event));
         }
@@ -203,6 +208,28 @@ impl Publisher {
     }
 }
 
+/// Waits for a request, and takes along what has arrived besides: while each lies
+/// within the room for bytes, so at most one reaches beyond it. Empty: there will be
+/// no more. Nothing is lost when this is dropped while it waits, as it waits only
+/// for the first.
+async fn arrived(requests: &mut (impl Stream<Item = Request> + Unpin), room: usize) -> Vec<Request> {
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    let mut next = requests.next().await;
+    while let Some(request) = next {
+        bytes += weight(&request);
+        // What follows a failure is not looked at.
+        let more = request.is_ok() && bytes < room && taken.len() + 1 < CHUNK_MAX;
+        taken.push(request);
+        next = if more { requests.next().now_or_never().flatten() } else { None };
+    }
+    taken
+}
+
+/// Bytes of a request, of all its fields.
+fn weight(request: &Request) -> usize {
+    request.as_ref().map_or(0, Message::encoded_len)
+}
+
 async fn publish(app: Arc<App>, chunk: Chunk) -> Done {
     let Chunk { sequences, events, bytes } = chunk;
     Done { sequences, outcomes: app.publish_chunk(events).await, bytes }
@@ -216,5 +243,60 @@ async fn time_up(leaving: &mut Option<Pin<Box<Sleep>>>) {
     match leaving {
         Some(sleep) => sleep.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(sequence: u64, bytes: usize) -> Request {
+        let body = Some(pb::payload::Body::Data(vec![7; bytes].into()));
+        let payload = Some(pb::Payload { body, ..Default::default() });
+        let event = Some(pb::Event { event_type: "a".to_owned(), payload, ..Default::default() });
+        Ok(pb::PublishEventStreamRequest { sequence, event })
+    }
+
+    async fn counts(requests: Vec<Request>, room: usize) -> Vec<usize> {
+        let mut requests = stream::iter(requests).fuse();
+        let mut counts = Vec::new();
+        loop {
+            let count = arrived(&mut requests, room).await.len();
+            if count == 0 {
+                return counts;
+            }
+            counts.push(count);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_together_is_bounded_in_number_and_bytes() {
+        let many = |count, bytes| (1..=count).map(|at| request(at, bytes)).collect();
+        assert_eq!(counts(many(300, 10), 1 << 20).await, [128, 128, 44]);
+        // One reaches beyond the limit, and none follows it.
+        assert_eq!(counts(many(7, 1000), 2500).await, [3, 3, 1]);
+        assert_eq!(counts(many(3, 5000), 2500).await, [1, 1, 1]);
+        assert_eq!(counts(Vec::new(), 2500).await, [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_after_a_failure() {
+        let requests = vec![request(1, 1), Err(Status::internal("broken")), request(2, 1)];
+        assert_eq!(counts(requests, 1000).await, [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_has_not_arrived_is_not_waited_for() {
+        let first = stream::iter([request(1, 1), request(2, 1)]);
+        let mut requests = first.chain(stream::pending());
+        assert_eq!(arrived(&mut requests, 1000).await.len(), 2);
+        assert!(arrived(&mut requests, 1000).now_or_never().is_none());
+    }
+
+    #[test]
+    fn every_field_weighs() {
+        let metadata = [("k".to_owned(), "v".repeat(1000))].into();
+        let event = Some(pb::Event { metadata, ..Default::default() });
+        assert!(weight(&Ok(pb::PublishEventStreamRequest { sequence: 1, event })) > 1000);
     }
 }

@@ -196,21 +196,24 @@ impl Store {
         Ok((found, None))
     }
 
-    /// The oldest operation that is not finished.
-    pub async fn next_task(&self) -> Result<Option<Task>, Error> {
+    /// The operations that are not finished, the oldest first.
+    pub async fn tasks(&self) -> Result<Vec<Task>, Error> {
         let sql = const_format::concatcp!(
             "SELECT ",
             COLUMNS,
-            ", filter, per_second, cursor FROM operations WHERE ended_at IS NULL ORDER BY seq LIMIT 1"
+            ", filter, per_second, cursor FROM operations WHERE ended_at IS NULL ORDER BY seq"
         );
-        let Some(row) = sqlx::query(sql).fetch_optional(&self.readers).await? else { return Ok(None) };
+        let rows = sqlx::query(sql).fetch_all(&self.readers).await?;
         let bad = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
-        Ok(Some(Task {
-            operation: decode(&row)?,
-            filter: serde_json::from_str(row.try_get(13)?).map_err(bad)?,
-            per_second: row.try_get(14)?,
-            cursor: Pos(row.try_get::<i64, _>(15)?.cast_unsigned()),
-        }))
+        let task = |row: &SqliteRow| {
+            Ok(Task {
+                operation: decode(row)?,
+                filter: serde_json::from_str(row.try_get(13)?).map_err(bad)?,
+                per_second: row.try_get(14)?,
+                cursor: Pos(row.try_get::<i64, _>(15)?.cast_unsigned()),
+            })
+        };
+        Ok(rows.iter().map(task).collect::<Result<_, sqlx::Error>>()?)
     }
 }
 
@@ -233,4 +236,12 @@ fn decode(row: &SqliteRow) -> Result<Operation, sqlx::Error> {
         skipped: number(11)?,
         failures: serde_json::from_str(row.try_get(12)?).map_err(|_| bad("failures"))?,
     })
+}
+
+#[cfg(test)]
+impl Store {
+    /// The oldest operation that is not finished.
+    pub(super) async fn next_task(&self) -> Result<Option<Task>, Error> {
+        Ok(self.tasks().await?.into_iter().next())
+    }
 }

@@ -10,7 +10,7 @@ use super::{
     time,
 };
 use crate::{
-    app::{Letter, LetterQuery},
+    app::{Letter, LetterQuery, PER_SECOND_MIN},
     domain::{DeadLetterId, LetterReason, LetterState, Rule},
     grpc::pb::{
         self,
@@ -64,8 +64,8 @@ pub fn per_second(checks: &mut Checks, given: f64) -> f64 {
     if given == 0.0 {
         return PER_SECOND;
     }
-    let good = given > 0.0 && given <= PER_SECOND_MAX;
-    checks.check(good, "max_per_second", Rule::OutOfRange, "must be above 0 and at most 10000");
+    let good = (PER_SECOND_MIN..=PER_SECOND_MAX).contains(&given);
+    checks.check(good, "max_per_second", Rule::OutOfRange, "must be 0.01 to 10000");
     given
 }
 
@@ -103,5 +103,22 @@ pub fn letter(found: Letter, tenant_id: String, shown: Shown) -> pb::DeadLetter 
         last_replay_time: replayed_at.map(out_time),
         replay_delivery_id: replay.map(|id| id.to_string()).unwrap_or_default(),
         tenant_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_has_a_least_and_a_most() {
+        let good = |given| {
+            let mut checks = Checks::new();
+            per_second(&mut checks, given);
+            checks.is_clean()
+        };
+        assert!([0.0, 0.01, 100.0, 10_000.0].into_iter().all(good));
+        let bad = [f64::MIN_POSITIVE, 0.009, 10_000.1, -1.0, f64::NAN, f64::INFINITY];
+        assert!(!bad.into_iter().any(good));
     }
 }

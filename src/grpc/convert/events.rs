@@ -30,6 +30,9 @@ const KEY_BYTES_MAX: usize = 255;
 const METADATA_BYTES_MAX: usize = 8 << 10;
 /// How far ahead an event may be scheduled.
 const AHEAD_MAX: Micros = Micros::from_secs(90 * 24 * 3600);
+/// How long after its acceptance an event may expire: far within the years that can
+/// be written in JSON.
+const LIFE_MAX: Micros = Micros::from_secs(365 * 24 * 3600);
 /// Deliveries listed in one answer.
 const LISTED_MAX: usize = 1000;
 
@@ -104,6 +107,8 @@ impl Intake {
         if checks.check(at > self.now, field, Rule::OutOfRange, "must lie in the future") {
             let good = deliver_at.is_none_or(|deliver_at| at > deliver_at);
             checks.check(good, field, Rule::Conflict, "must lie after the event is due");
+            let good = at.since(self.now) <= LIFE_MAX;
+            checks.check(good, field, Rule::OutOfRange, "must be at most 365 days after acceptance");
         }
         at
     }
@@ -205,5 +210,59 @@ pub fn response(published: Published, list: bool) -> pb::PublishEventResponse {
         duplicate,
         matched_endpoints: matched.cast_signed(),
         deliveries: listed.into_iter().take(LISTED_MAX).map(delivery).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::{Duration, Timestamp as PbTimestamp};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_768_996_800_000_000);
+    const YEAR: i64 = 365 * 24 * 3600;
+
+    fn fields(schedule: Option<Schedule>, expiration: Option<Expiration>) -> Vec<(String, Rule)> {
+        let intake = Intake { tenant: TenantKey::DEFAULT, now: NOW, payload_max: 1000 };
+        let event = pb::Event { event_type: "a".to_owned(), schedule, expiration, ..Default::default() };
+        match intake.event(Root::Request, event) {
+            Ok(_) => Vec::new(),
+            Err(Error::Invalid { violations, .. }) => {
+                violations.0.into_iter().map(|it| (it.field, it.rule)).collect()
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn out_of_range(field: &str) -> Vec<(String, Rule)> {
+        vec![(field.to_owned(), Rule::OutOfRange)]
+    }
+
+    #[test]
+    fn an_event_expires_within_a_year() {
+        let ttl = |seconds, nanos| fields(None, Some(Expiration::Ttl(Duration { seconds, nanos })));
+        assert_eq!(ttl(1, 0), []);
+        assert_eq!(ttl(YEAR, 0), []);
+        // Up to the longest span there is, which would end beyond the year 9999.
+        for (seconds, nanos) in [(YEAR, 1000), (315_576_000_000, 999_999_999), (0, 0), (-1, 0)] {
+            assert_eq!(ttl(seconds, nanos), out_of_range("ttl"), "{seconds}");
+        }
+        let at = |seconds| {
+            let at = PbTimestamp { seconds: NOW.seconds() + seconds, nanos: 0 };
+            fields(None, Some(Expiration::ExpireTime(at)))
+        };
+        assert_eq!(at(YEAR), []);
+        assert_eq!(at(YEAR + 1), out_of_range("expire_time"));
+        assert_eq!(at(253_402_300_799 - NOW.seconds()), out_of_range("expire_time"));
+    }
+
+    #[test]
+    fn an_event_is_due_within_90_days() {
+        let delay = |seconds| fields(Some(Schedule::Delay(Duration { seconds, nanos: 0 })), None);
+        assert_eq!(delay(90 * 24 * 3600), []);
+        assert_eq!(delay(90 * 24 * 3600 + 1), out_of_range("delay"));
+        assert_eq!(delay(315_576_000_000), out_of_range("delay"));
+        let at = PbTimestamp { seconds: 253_402_300_799, nanos: 999_999_999 };
+        assert_eq!(fields(Some(Schedule::DeliverTime(at)), None), out_of_range("deliver_time"));
     }
 }

@@ -117,8 +117,8 @@ pub fn rate_limit(checks: &mut Checks, given: Option<pb::RateLimit>) -> RateLimi
     let pb::RateLimit { requests_per_second, burst, disabled } = given.unwrap_or_default();
     let default = RateLimit::default();
     let per_second = if requests_per_second == 0.0 { default.per_second } else { requests_per_second };
-    let good = per_second > 0.0 && per_second <= 10_000.0;
-    let why = "must be above 0 and at most 10000";
+    let good = (0.001..=10_000.0).contains(&per_second);
+    let why = "must be 0.001 to 10000";
     checks.check(good, "rate_limit.requests_per_second", Rule::OutOfRange, why);
     let burst = count(checks, "rate_limit.burst", burst, 100_000, default.burst);
     RateLimit { per_second, burst, disabled }
@@ -153,5 +153,22 @@ pub fn count(checks: &mut Checks, field: &str, given: i32, most: u32, default: u
             checks.add(field, Rule::OutOfRange, format!("must be 1 to {most}"));
             default
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_limit_has_a_least_and_a_most() {
+        let good = |requests_per_second| {
+            let mut checks = Checks::new();
+            rate_limit(&mut checks, Some(pb::RateLimit { requests_per_second, ..Default::default() }));
+            checks.is_clean()
+        };
+        assert!([0.0, 0.001, 10.0, 10_000.0].into_iter().all(good));
+        let bad = [f64::MIN_POSITIVE, 0.000_9, 10_000.1, -1.0, f64::NAN, f64::INFINITY];
+        assert!(!bad.into_iter().any(good));
     }
 }

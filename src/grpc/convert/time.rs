@@ -11,7 +11,7 @@ use crate::grpc::pb;
 /// What protobuf allows: years 1 to 9999.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 /// What protobuf allows: about 10,000 years.
-const SPAN_SECONDS_MAX: i64 = 315_576_000_000;
+const SPAN_SECONDS_MAX: u64 = 315_576_000_000;
 
 /// An instant on the wire.
 pub fn out_time(at: Timestamp) -> PbTimestamp {
@@ -36,7 +36,8 @@ pub fn time(checks: &mut Checks, field: impl Display, given: PbTimestamp) -> Tim
 /// A span from the wire.
 pub fn span(checks: &mut Checks, field: impl Display, given: Duration) -> Micros {
     let Duration { seconds, nanos } = given;
-    let good = seconds.abs() <= SPAN_SECONDS_MAX && nanos.abs() < 1_000_000_000;
+    // The least numbers have no positive counterpart, so `abs` would overflow.
+    let good = seconds.unsigned_abs() <= SPAN_SECONDS_MAX && nanos.unsigned_abs() < 1_000_000_000;
     if !checks.check(good, field, Rule::OutOfRange, "must be at most 10,000 years") {
         return Micros::ZERO;
     }
@@ -70,4 +71,37 @@ pub fn range(checks: &mut Checks, field: &str, given: Option<pb::TimeRange>) -> 
         checks.check(end >= start, field, Rule::Conflict, "must not lie before the start");
     }
     TimeRange { start, end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_instants_beyond_what_protobuf_allows_are_refused() {
+        for seconds in [i64::MIN, i64::MAX, -315_576_000_001, 315_576_000_001] {
+            let mut checks = Checks::new();
+            assert_eq!(span(&mut checks, "span", Duration { seconds, nanos: 0 }), Micros::ZERO);
+            assert!(!checks.is_clean(), "{seconds}");
+        }
+        for nanos in [i32::MIN, i32::MAX, -1_000_000_000, 1_000_000_000] {
+            let mut checks = Checks::new();
+            assert_eq!(span(&mut checks, "span", Duration { seconds: 1, nanos }), Micros::ZERO);
+            assert!(!checks.is_clean(), "{nanos}");
+        }
+        for seconds in [i64::MIN, i64::MAX, *SECONDS.start() - 1, *SECONDS.end() + 1] {
+            let mut checks = Checks::new();
+            time(&mut checks, "time", PbTimestamp { seconds, nanos: 0 });
+            assert!(!checks.is_clean(), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn the_longest_span_and_a_negative_one_are_taken_as_they_are() {
+        let mut checks = Checks::new();
+        let longest = Duration { seconds: 315_576_000_000, nanos: 999_999_999 };
+        assert_eq!(span(&mut checks, "span", longest), Micros(315_576_000_000_999_999));
+        assert_eq!(span(&mut checks, "span", Duration { seconds: -1, nanos: -1_000 }), Micros(-1_000_001));
+        assert!(checks.is_clean());
+    }
 }
