@@ -18,8 +18,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a server for development: loopback only, no keys, `http` and loopback
-    /// targets allowed, a test receiver at `/test/webhook`.
+    /// Run a server for development: loopback only, no keys, any target allowed, a
+    /// test receiver at `/test/webhook`.
     Dev(Dev),
 }
 

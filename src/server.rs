@@ -131,10 +131,8 @@ pub async fn dev(
         .route("/metrics", get(scrape))
         .with_state(Facts { store: Arc::clone(&store), metrics, drain: drain.clone() })
         .merge(receiver::router(clock.clone()));
-    let door = front::with_request_ids(
-        front::app(routes.into_axum_router(), extra, grpc::pb::DESCRIPTORS)?,
-        entropy.clone(),
-    );
+    let house = front::app(routes.into_axum_router(), extra, grpc::pb::DESCRIPTORS)?;
+    let door = front::with_request_ids(front::loopback_only(house), entropy.clone());
     let door_stop = CancellationToken::new();
     let mut door = tokio::spawn(front::serve(listener, door, door_stop.clone(), GRACE));
     health.set_serving(true).await;

@@ -237,11 +237,3 @@ fn decode(row: &SqliteRow) -> Result<Operation, sqlx::Error> {
         failures: serde_json::from_str(row.try_get(12)?).map_err(|_| bad("failures"))?,
     })
 }
-
-#[cfg(test)]
-impl Store {
-    /// The oldest operation that is not finished.
-    pub(super) async fn next_task(&self) -> Result<Option<Task>, Error> {
-        Ok(self.tasks().await?.into_iter().next())
-    }
-}

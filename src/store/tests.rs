@@ -330,12 +330,12 @@ async fn operations_handle_each_item_once_and_finish() {
     let task = Task { operation, filter: LetterFilter::default(), per_second: 100.0, cursor: Pos(0) };
     let operation = house.store.create_operation(task).await.unwrap();
     assert!(house.store.operation_step(operation.id, letters[..3].to_vec(), false, NOW).await.unwrap());
-    let resumed = house.store.next_task().await.unwrap().unwrap();
+    let resumed = house.store.tasks().await.unwrap().remove(0);
     assert_eq!((resumed.cursor, resumed.operation.succeeded), (letters[2].pos(), 3));
     assert!(!house.store.operation_step(operation.id, letters[2..].to_vec(), true, NOW).await.unwrap());
     let done = house.store.operation(TENANT, operation.id).await.unwrap().unwrap();
     assert_eq!((done.state, done.succeeded, done.skipped), (OperationState::Succeeded, 5, 1));
-    assert!(house.store.next_task().await.unwrap().is_none());
+    assert!(house.store.tasks().await.unwrap().is_empty());
 }
 
 #[tokio::test]

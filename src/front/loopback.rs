@@ -1,0 +1,95 @@
+//! Keeps other web pages out of a server without keys.
+//!
+//! A development server trusts whoever reaches it on loopback. A web page in the
+//! developer's browser reaches it too: it may post to it, or point a name of its own
+//! at 127.0.0.1. So what names another host, or comes from another site, is refused.
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, header};
+use tonic::Code;
+
+use crate::rest::Problem;
+
+/// Layers `app` so that only requests that name this machine, and come from pages
+/// of this machine if from a page at all, get through.
+pub fn loopback_only(app: Router) -> Router {
+    app.layer(from_fn(guard))
+}
+
+async fn guard(request: Request, next: Next) -> Response {
+    match foreign(&request) {
+        None => next.run(request).await,
+        Some(why) => Problem::new(Code::PermissionDenied, "ORIGIN_FORBIDDEN", why).into_response(),
+    }
+}
+
+/// What about the request is not of this machine, if anything.
+fn foreign(request: &Request) -> Option<&'static str> {
+    let named = |name| text(request.headers(), name);
+    let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(|| named(header::HOST));
+    if host.is_some_and(|host| !is_local(host)) {
+        return Some(
+            "a development server answers to localhost, 127.0.0.1 and [::1] only: use one of these names",
+        );
+    }
+    let origin = named(header::ORIGIN)?;
+    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    (!is_local(host)).then_some("a development server takes no requests from pages of other sites")
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
+/// Whether a host, with or without a port, is this machine by its own name.
+fn is_local(authority: &str) -> bool {
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    };
+    let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    loopback || host.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::StatusCode, routing::post};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn status(host: Option<&str>, origin: Option<&str>) -> StatusCode {
+        let app = loopback_only(Router::new().route("/", post(|| async { "done" })));
+        let mut request = Request::post("/");
+        for (name, value) in [("host", host), ("origin", origin)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn only_this_machine_and_its_own_pages_get_through() {
+        for host in [None, Some("localhost:8000"), Some("127.0.0.1"), Some("127.1.2.3:1"), Some("[::1]:8000")]
+        {
+            assert_eq!(status(host, None).await, StatusCode::OK, "{host:?}");
+        }
+        for host in
+            ["evil.example", "evil.example:8000", "10.0.0.1", "localhost.evil.example", "[::2]:8000", ""]
+        {
+            assert_eq!(status(Some(host), None).await, StatusCode::FORBIDDEN, "{host}");
+        }
+        for origin in ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:1"] {
+            assert_eq!(status(Some("localhost"), Some(origin)).await, StatusCode::OK, "{origin}");
+        }
+        for origin in ["http://evil.example", "null", "https://localhost.evil.example", "file://"] {
+            assert_eq!(status(Some("localhost"), Some(origin)).await, StatusCode::FORBIDDEN, "{origin}");
+        }
+    }
+}
