@@ -8,9 +8,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use hookwire::{
     domain::{
-        Answer, BreakerPolicy, DeadLetterPolicy, Delivery, Endpoint, EndpointKey, EndpointState, Envelope,
-        HttpOptions, Micros, NewEvent, Outcome, Payload, RateLimit, RetryPolicy, Signing, TenantKey,
-        Timestamp, Timings,
+        Answer, DeadLetterPolicy, Delivery, Endpoint, Micros, NewEvent, Outcome, Payload, RetryPolicy,
+        TenantKey, Timestamp, Timings,
     },
     machine::judge,
     store::{Config, Finish, Publish, RECENT_MAX, Store},
@@ -131,29 +130,5 @@ fn event() -> NewEvent {
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint {
-        key: EndpointKey(0),
-        id: "ep".into(),
-        tenant: TenantKey::DEFAULT,
-        name: String::new(),
-        description: String::new(),
-        url: "http://127.0.0.1:9/".to_owned(),
-        state: EndpointState::Active,
-        state_reason: String::new(),
-        event_types: Vec::new(),
-        headers: BTreeMap::new(),
-        http: HttpOptions::default(),
-        envelope: Envelope::Event,
-        signing: Signing::default(),
-        secrets: Vec::new(),
-        retry: RetryPolicy::default(),
-        rate_limit: RateLimit::default(),
-        max_in_flight: 10,
-        breaker: BreakerPolicy::default(),
-        dead_letters: DeadLetterPolicy::default(),
-        metadata: BTreeMap::new(),
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: 1,
-    }
+    Endpoint::new(TenantKey::DEFAULT, "ep", "http://127.0.0.1:9/", Timestamp(0))
 }

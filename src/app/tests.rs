@@ -7,9 +7,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::{
     domain::{
-        BreakerPolicy, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointState, Envelope,
-        HttpOptions, LetterState, Micros, NewEvent, OperationState, Pattern, Payload, RateLimit, RetryPolicy,
-        Signing, State,
+        BreakerPolicy, Delivery, DeliveryId, Endpoint, LetterState, Micros, NewEvent, OperationState,
+        Pattern, Payload, RateLimit, RetryPolicy, State,
     },
     egress, store,
 };
@@ -117,29 +116,10 @@ fn of_type(event_type: &str) -> LetterQuery {
 
 fn endpoint() -> Endpoint {
     Endpoint {
-        key: EndpointKey(0),
-        id: "".into(),
-        tenant: TENANT,
-        name: String::new(),
-        description: String::new(),
-        url: "http://127.0.0.1:9/".to_owned(),
-        state: EndpointState::Active,
-        state_reason: String::new(),
-        event_types: Vec::new(),
-        headers: BTreeMap::new(),
-        http: HttpOptions::default(),
-        envelope: Envelope::Event,
-        signing: Signing::default(),
-        secrets: Vec::new(),
         retry: RetryPolicy { max_attempts: 1, ..RetryPolicy::default() },
         rate_limit: RateLimit { disabled: true, ..RateLimit::default() },
-        max_in_flight: 10,
         breaker: BreakerPolicy { disabled: true, ..BreakerPolicy::default() },
-        dead_letters: DeadLetterPolicy::default(),
-        metadata: BTreeMap::new(),
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: 1,
+        ..Endpoint::new(TENANT, "", "http://127.0.0.1:9/", Timestamp(0))
     }
 }
 

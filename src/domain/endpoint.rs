@@ -68,6 +68,36 @@ impl Endpoint {
     /// Live secrets at most.
     pub const SECRETS_MAX: usize = 5;
 
+    /// An active endpoint with the defaults of the house and without a secret; its
+    /// row's key is the store's to give.
+    pub fn new(tenant: TenantKey, id: impl Into<Arc<str>>, url: impl Into<String>, now: Timestamp) -> Self {
+        Self {
+            key: EndpointKey(0),
+            id: id.into(),
+            tenant,
+            name: String::new(),
+            description: String::new(),
+            url: url.into(),
+            state: EndpointState::Active,
+            state_reason: String::new(),
+            event_types: Vec::new(),
+            headers: BTreeMap::new(),
+            http: HttpOptions::default(),
+            envelope: Envelope::default(),
+            signing: Signing::default(),
+            secrets: Vec::new(),
+            retry: RetryPolicy::default(),
+            rate_limit: RateLimit::default(),
+            max_in_flight: Self::MAX_IN_FLIGHT,
+            breaker: BreakerPolicy::default(),
+            dead_letters: DeadLetterPolicy::default(),
+            metadata: BTreeMap::new(),
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        }
+    }
+
     /// Whether it wants events of this type.
     pub fn wants(&self, event_type: &str) -> bool {
         self.event_types.is_empty() || self.event_types.iter().any(|pattern| pattern.matches(event_type))

@@ -12,8 +12,8 @@ use super::{Config, Handle, start};
 use crate::{
     clock::Clock,
     domain::{
-        BreakerPolicy, DeadLetterPolicy, Endpoint, EndpointKey, EndpointState, Envelope, HttpOptions, Micros,
-        NewEvent, Payload, Pos, RateLimit, RetryPolicy, Signing, State, TenantKey, Timestamp,
+        BreakerPolicy, Endpoint, EndpointState, Micros, NewEvent, Payload, Pos, RateLimit, RetryPolicy,
+        State, TenantKey, Timestamp,
     },
     egress::{self, Client, Policy},
     entropy::Entropy,
@@ -73,29 +73,12 @@ impl House {
     async fn endpoint(&self, id: &str, url: &str, state: EndpointState) {
         let retry = RetryPolicy { initial_delay: Micros::from_millis(20), ..RetryPolicy::default() };
         let endpoint = Endpoint {
-            key: EndpointKey(0),
-            id: id.into(),
-            tenant: TenantKey::DEFAULT,
-            name: String::new(),
-            description: String::new(),
-            url: url.to_owned(),
             state,
-            state_reason: String::new(),
-            event_types: Vec::new(),
-            headers: BTreeMap::new(),
-            http: HttpOptions::default(),
-            envelope: Envelope::Event,
-            signing: Signing::default(),
-            secrets: Vec::new(),
             retry,
             rate_limit: RateLimit { disabled: true, ..RateLimit::default() },
             max_in_flight: 32,
             breaker: BreakerPolicy { disabled: true, ..BreakerPolicy::default() },
-            dead_letters: DeadLetterPolicy::default(),
-            metadata: BTreeMap::new(),
-            created_at: self.clock.now(),
-            updated_at: self.clock.now(),
-            version: 1,
+            ..Endpoint::new(TenantKey::DEFAULT, id, url, self.clock.now())
         };
         assert!(matches!(self.store.create_endpoint(endpoint).await.unwrap(), Created::Done(_)));
     }

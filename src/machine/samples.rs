@@ -1,38 +1,18 @@
 //! Deliveries and endpoints for tests, plain except for what a test is about.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::domain::{
-    BreakerPolicy, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointKey, EndpointState, Envelope,
-    EventId, HttpOptions, Pos, RateLimit, RetryPolicy, Signing, State, TenantKey, Timestamp, Trigger, Uid,
+    Delivery, DeliveryId, Endpoint, EndpointKey, EventId, Pos, Signing, State, TenantKey, Timestamp, Trigger,
+    Uid,
 };
 
 /// An active endpoint with the defaults of the house.
 pub fn endpoint(key: i64) -> Endpoint {
     Endpoint {
         key: EndpointKey(key),
-        id: format!("ep_{key}").into(),
-        tenant: TenantKey::DEFAULT,
-        name: String::new(),
-        description: String::new(),
-        url: String::new(),
-        state: EndpointState::Active,
-        state_reason: String::new(),
-        event_types: Vec::new(),
-        headers: BTreeMap::new(),
-        http: HttpOptions::default(),
-        envelope: Envelope::default(),
         signing: Signing { signatures: Vec::new() },
-        secrets: Vec::new(),
-        retry: RetryPolicy::default(),
-        rate_limit: RateLimit::default(),
-        max_in_flight: Endpoint::MAX_IN_FLIGHT,
-        breaker: BreakerPolicy::default(),
-        dead_letters: DeadLetterPolicy::default(),
-        metadata: BTreeMap::new(),
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: 1,
+        ..Endpoint::new(TenantKey::DEFAULT, format!("ep_{key}"), String::new(), Timestamp(0))
     }
 }
 

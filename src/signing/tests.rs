@@ -1,14 +1,9 @@
 //! Against the published vectors, our own, and a receiver's library.
 
-use std::collections::BTreeMap;
-
 use http::HeaderMap;
 
 use super::*;
-use crate::domain::{
-    BreakerPolicy, DeadLetterPolicy, EndpointKey, EndpointState, Envelope, HttpOptions, RateLimit,
-    RetryPolicy, Signing, TenantKey,
-};
+use crate::domain::{EndpointKey, Signing, TenantKey};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const ID_A: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
@@ -33,28 +28,9 @@ fn signature(scheme: Scheme, content: Content, add_v2: bool) -> Signature {
 fn signer(secrets: Vec<Secret>, signatures: Vec<Signature>) -> Signer {
     Signer::new(&Endpoint {
         key: EndpointKey(1),
-        id: "ep_1".into(),
-        tenant: TenantKey::DEFAULT,
-        name: String::new(),
-        description: String::new(),
-        url: "https://example.com/".to_owned(),
-        state: EndpointState::Active,
-        state_reason: String::new(),
-        event_types: Vec::new(),
-        headers: BTreeMap::new(),
-        http: HttpOptions::default(),
-        envelope: Envelope::Event,
         signing: Signing { signatures },
         secrets,
-        retry: RetryPolicy::default(),
-        rate_limit: RateLimit::default(),
-        max_in_flight: Endpoint::MAX_IN_FLIGHT,
-        breaker: BreakerPolicy::default(),
-        dead_letters: DeadLetterPolicy::default(),
-        metadata: BTreeMap::new(),
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: 1,
+        ..Endpoint::new(TenantKey::DEFAULT, "ep_1", "https://example.com/", Timestamp(0))
     })
 }
 

@@ -9,10 +9,9 @@ use super::{
     Task, deliveries, letters, lists, retention::Cutoff,
 };
 use crate::domain::{
-    BreakerPolicy, Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointKey, EndpointState,
-    Envelope, Failure, Fault, HttpOptions, LetterReason, LetterState, Micros, NewEvent, Operation,
-    OperationId, OperationKind, OperationState, Order, Outcome, Page, Pattern, Payload, Pos, RateLimit,
-    RetryPolicy, Signing, State, TenantKey, TimeRange, Timestamp, Timings, Uid,
+    Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointState, Failure, Fault, LetterReason,
+    LetterState, Micros, NewEvent, Operation, OperationId, OperationKind, OperationState, Order, Outcome,
+    Page, Pattern, Payload, Pos, RetryPolicy, State, TenantKey, TimeRange, Timestamp, Timings, Uid,
 };
 use crate::machine::judge;
 
@@ -97,29 +96,9 @@ async fn open(folder: &tempfile::TempDir) -> Arc<Store> {
 
 fn endpoint(id: &str) -> Endpoint {
     Endpoint {
-        key: EndpointKey(0),
-        id: id.into(),
-        tenant: TENANT,
-        name: String::new(),
-        description: String::new(),
-        url: "http://127.0.0.1:9/".to_owned(),
-        state: EndpointState::Active,
-        state_reason: String::new(),
         event_types: vec![Pattern::parse("user.*").unwrap()],
-        headers: BTreeMap::new(),
-        http: HttpOptions::default(),
-        envelope: Envelope::Event,
-        signing: Signing::default(),
-        secrets: Vec::new(),
         retry: RetryPolicy { max_attempts: 2, ..RetryPolicy::default() },
-        rate_limit: RateLimit::default(),
-        max_in_flight: 10,
-        breaker: BreakerPolicy::default(),
-        dead_letters: DeadLetterPolicy::default(),
-        metadata: BTreeMap::new(),
-        created_at: NOW,
-        updated_at: NOW,
-        version: 1,
+        ..Endpoint::new(TENANT, id, "http://127.0.0.1:9/", NOW)
     }
 }
 

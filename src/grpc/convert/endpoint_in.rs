@@ -1,6 +1,6 @@
 //! Endpoints, in.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Checks,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     app::{DEFAULT_GRACE, EndpointFilter, Error, GRACE_MAX, Policy, Rotation, check_secret, check_url},
-    domain::{Endpoint, EndpointKey, EndpointState, Envelope, Micros, Payload, Rule, TenantKey, Timestamp},
+    domain::{Endpoint, EndpointState, Envelope, Micros, Payload, Rule, TenantKey, Timestamp},
     grpc::pb::{self, endpoint::State},
 };
 
@@ -114,36 +114,9 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint, 
     }
 }
 
-/// An endpoint about which nothing was said.
+/// An endpoint about which nothing was said; its id and its times come later.
 pub fn blank(tenant: TenantKey) -> Endpoint {
-    let mut checks = Checks::new();
-    let nothing = HashMap::new();
-    let signing = headers::signing(&mut checks, None);
-    Endpoint {
-        key: EndpointKey(0),
-        id: Arc::from(""),
-        tenant,
-        name: String::new(),
-        description: String::new(),
-        url: String::new(),
-        state: EndpointState::Active,
-        state_reason: String::new(),
-        event_types: Vec::new(),
-        headers: headers::headers(&mut checks, nothing, &signing),
-        http: policies::http(&mut checks, None),
-        envelope: Envelope::Event,
-        signing,
-        secrets: Vec::new(),
-        retry: policies::retry(&mut checks, None),
-        rate_limit: policies::rate_limit(&mut checks, None),
-        max_in_flight: Endpoint::MAX_IN_FLIGHT,
-        breaker: policies::breaker(&mut checks, None),
-        dead_letters: policies::dead_letters(&mut checks, None),
-        metadata: std::collections::BTreeMap::new(),
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        version: 0,
-    }
+    Endpoint::new(tenant, "", "", Timestamp(0))
 }
 
 /// Which endpoints a list shows.
