@@ -8,6 +8,7 @@ use hookwire::{
     config::{Cli, Command, Dev},
     server, telemetry,
 };
+use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -28,8 +29,8 @@ fn run_dev(dev: Dev) -> anyhow::Result<()> {
     let metrics = telemetry::init_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let signals = server::Signals::default();
-        tokio::spawn(obey(signals.clone()));
+        let stop = CancellationToken::new();
+        tokio::spawn(obey(stop.clone()));
         let data_dir = dev.data_dir.clone();
         let announce = move |address| {
             // Whoever closed our output wants the server all the same.
@@ -37,12 +38,12 @@ fn run_dev(dev: Dev) -> anyhow::Result<()> {
             let _ = out.write_all(server::welcome(address, &data_dir).as_bytes());
             let _ = out.flush();
         };
-        Ok(server::dev(dev, metrics, signals, announce).await?)
+        Ok(server::dev(dev, metrics, stop, announce).await?)
     })
 }
 
 /// The first signal asks for an orderly stop, the second ends at once.
-async fn obey(signals: server::Signals) {
+async fn obey(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -55,7 +56,7 @@ async fn obey(signals: server::Signals) {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
-        signals.stop.cancel();
+        stop.cancel();
         stops += 1;
         if stops > 1 {
             tracing::warn!("stopping at once; attempts in flight will be repeated");

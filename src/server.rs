@@ -70,19 +70,13 @@ pub enum Error {
     Close(#[source] store::Error),
 }
 
-/// What the signals say.
-#[derive(Clone, Debug, Default)]
-pub struct Signals {
-    /// Stop taking work, end what is in flight.
-    pub stop: CancellationToken,
-}
-
-/// Runs a development server until told to stop. `announce` is told the address
+/// Runs a development server until `stop` is cancelled: then nothing new is taken
+/// and what is in flight ends. `announce` is told the address
 /// once the server is ready.
 pub async fn dev(
     config: Dev,
     metrics: PrometheusHandle,
-    signals: Signals,
+    stop: CancellationToken,
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Error> {
     if !config.host.is_loopback() {
@@ -142,7 +136,7 @@ pub async fn dev(
     // A store or a feed that is lost ends everything at once: nothing more may be
     // acknowledged.
     let lost = tokio::select! {
-        () = signals.stop.cancelled() => None,
+        () = stop.cancelled() => None,
         ended = &mut writer => Some(Error::StoreLost(ended.ok().and_then(Result::err))),
         ended = &mut dispatcher => Some(match ended {
             Ok(Err(error)) => Error::Feed(error),

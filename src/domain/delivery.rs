@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{DeliveryId, EndpointKey, EventId, Failure, Micros, Pos, TenantKey, Timestamp};
+use super::{DeliveryId, Endpoint, EndpointKey, Event, EventId, Failure, Micros, Pos, TenantKey, Timestamp};
 
 /// The duty to bring one event to one endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +57,35 @@ impl Delivery {
     /// What one step of priority is worth. Priority as a head start rather than
     /// a rank means that nothing starves.
     pub const PRIORITY_STEP: Micros = Micros::from_secs(60);
+
+    /// The delivery of an event to an endpoint, as publishing makes it.
+    pub fn first(event: &Event, endpoint: &Endpoint, id: DeliveryId) -> Self {
+        let at = event.created_at;
+        let due_at = event.deliver_at.map_or(at, |deliver_at| deliver_at.max(at));
+        Self {
+            id,
+            tenant: event.tenant,
+            event: event.id,
+            event_type: Arc::clone(&event.event_type),
+            endpoint: endpoint.key,
+            endpoint_id: Arc::clone(&endpoint.id),
+            trigger: Trigger::Event,
+            priority: event.priority,
+            max_attempts: endpoint.retry.max_attempts,
+            created_at: at,
+            expires_at: event.expires_at,
+            replay_of: None,
+            letter: None,
+            state: State::Pending,
+            attempts: 0,
+            due_at,
+            turn_at: Self::turn(at, due_at, event.priority),
+            last: None,
+            updated_at: at,
+            revision: 1,
+            last_change: id.pos(),
+        }
+    }
 
     /// The instant that decides whose turn it is among deliveries that are due.
     /// Priority counts only for what is due when made; retries and scheduled

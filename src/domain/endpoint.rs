@@ -100,7 +100,7 @@ impl Endpoint {
 
     /// Whether it wants events of this type.
     pub fn wants(&self, event_type: &str) -> bool {
-        self.event_types.is_empty() || self.event_types.iter().any(|pattern| pattern.matches(event_type))
+        Pattern::any(&self.event_types, event_type)
     }
 
     /// Whether new deliveries are made for it.

@@ -42,6 +42,11 @@ impl Pattern {
         given.next().is_none()
     }
 
+    /// Whether an event type fits one of several; none at all mean every type.
+    pub fn any(patterns: &[Self], event_type: &str) -> bool {
+        patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(event_type))
+    }
+
     /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -6,8 +6,8 @@ use super::caller::Caller;
 use crate::{
     clock::Clock,
     domain::{
-        Attempt, Cause, DeadLetterPolicy, Delivery, DeliveryId, Event, Fault, Micros, Outcome, Pos,
-        RetryPolicy, State, Timestamp, Timings, Trigger, Uid,
+        Attempt, Cause, DeadLetterPolicy, Delivery, DeliveryId, Event, Fault, Micros, Outcome, Pos, State,
+        Timestamp, Timings, Trigger, Uid,
     },
     egress::Client,
     entropy::Entropy,
@@ -66,33 +66,11 @@ pub(super) async fn expire(context: Arc<Context>, delivery: Arc<Delivery>) {
 
 /// Sends a test event: nothing is stored, nothing is counted.
 pub(super) async fn test(context: &Context, caller: &Caller, event: &Event) -> Attempt {
-    let now = context.clock.now();
-    let delivery = Delivery {
-        id: DeliveryId(Uid::new(now, event.id.0.salt(), Pos(0))),
-        tenant: event.tenant,
-        event: event.id,
-        event_type: Arc::clone(&event.event_type),
-        endpoint: caller.endpoint.key,
-        endpoint_id: Arc::clone(&caller.endpoint.id),
-        trigger: Trigger::Test,
-        priority: 0,
-        max_attempts: 1,
-        created_at: now,
-        expires_at: None,
-        replay_of: None,
-        letter: None,
-        state: State::Pending,
-        attempts: 0,
-        due_at: now,
-        turn_at: now,
-        last: None,
-        updated_at: now,
-        revision: 1,
-        last_change: Pos(0),
-    };
+    let id = DeliveryId(Uid::new(event.created_at, event.id.0.salt(), Pos(0)));
+    let first = Delivery::first(event, &caller.endpoint, id);
+    let delivery = Delivery { trigger: Trigger::Test, max_attempts: 1, ..first };
     let outcome = send(context, caller, event, delivery.id).await;
-    let policy = RetryPolicy { max_attempts: 1, ..caller.endpoint.retry.clone() };
-    let verdict = judge(&delivery, &policy, &outcome, 0.5);
+    let verdict = judge(&delivery, &caller.endpoint.retry, &outcome, 0.5);
     settle(&delivery, outcome, verdict, caller.endpoint.dead_letters).1
 }
 

@@ -6,11 +6,12 @@ use super::{
     Error, Store,
     deliveries::{Finish, Steered, repeat},
     read,
+    scan::{Scan, any_of},
     tx::Tx,
 };
 use crate::domain::{
-    DeadLetter, Delivery, DeliveryId, EndpointKey, EventId, LetterReason, LetterState, Order, Page, Pattern,
-    Pos, State, TenantKey, TimeRange, Timestamp, Trigger, Uid,
+    DeadLetter, Delivery, DeliveryId, EndpointKey, EventId, LetterReason, LetterState, Page, Pattern, Pos,
+    State, TenantKey, Timestamp, Trigger, Uid,
 };
 
 /// Which dead letters.
@@ -30,19 +31,8 @@ pub struct LetterFilter {
     pub states: Vec<u8>,
 }
 
-impl LetterFilter {
-    /// The interval in which they came.
-    pub fn created(&self) -> TimeRange {
-        TimeRange { start: self.created.0.map(Timestamp), end: self.created.1.map(Timestamp) }
-    }
-}
-
 const LETTER_COLUMNS: &str = "l.state, l.reason, l.attempts, l.message, l.first_failed_at, l.last_failed_at, \
      l.created_at, l.expires_at, l.replays, l.last_replay_at, l.replay";
-
-/// Rows looked through for one page at most, so that a filter that fits little
-/// cannot hold a connection for long; the page is then short and has a token.
-const SCAN_MAX: usize = 10_000;
 
 /// Keeps a dead letter for a delivery just given up.
 pub(super) async fn keep(tx: &mut Tx<'_>, finish: &Finish, reason: LetterReason) -> Result<(), sqlx::Error> {
@@ -187,34 +177,14 @@ impl Store {
         filter: &LetterFilter,
         page: Page,
     ) -> Result<(Vec<DeadLetter>, Option<Pos>), Error> {
-        let size = page.size as usize;
-        let (mut found, mut after, mut scanned) = (Vec::new(), page.after, 0);
-        loop {
+        let select = || {
             let mut query = select(tenant);
             narrow(&mut query, filter);
-            let chunk = size.max(200);
-            order(&mut query, "l.delivery", after, page.order, chunk);
-            let rows = query.build().fetch_all(&self.readers).await?;
-            for row in &rows {
-                let letter = decode(row)?;
-                let types = &filter.event_types;
-                let fits = types.is_empty() || types.iter().any(|it| it.matches(&letter.delivery.event_type));
-                if fits && found.len() == size {
-                    return Ok((found, after));
-                }
-                after = Some(letter.delivery.id.pos());
-                if fits {
-                    found.push(letter);
-                }
-            }
-            scanned += rows.len();
-            if rows.len() < chunk {
-                return Ok((found, None));
-            }
-            if scanned >= SCAN_MAX {
-                return Ok((found, after));
-            }
-        }
+            query
+        };
+        let fits = |letter: &DeadLetter| Pattern::any(&filter.event_types, &letter.delivery.event_type);
+        let pos = |letter: &DeadLetter| letter.delivery.id.pos();
+        Scan { select, column: "l.delivery", decode, fits, pos, heavy: false }.page(&self.readers, page).await
     }
 
     /// How many dead letters fit a filter, types apart.
@@ -257,37 +227,6 @@ pub(super) fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &LetterFilter) {
 
 fn some<T: Copy>(values: &[T], convert: impl Fn(T) -> i64) -> Option<Vec<i64>> {
     (!values.is_empty()).then(|| values.iter().map(|value| convert(*value)).collect())
-}
-
-/// Adds `AND column IN (…)`.
-pub(super) fn any_of(query: &mut QueryBuilder<Sqlite>, column: &str, values: &[i64]) {
-    query.push(" AND ").push(column).push(" IN (");
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(*value);
-    }
-    query.push(")");
-}
-
-/// Adds the start, the order and the end of a page.
-pub(super) fn order(
-    query: &mut QueryBuilder<Sqlite>,
-    column: &str,
-    after: Option<Pos>,
-    order: Order,
-    limit: usize,
-) {
-    let (sign, direction) = match order {
-        Order::NewestFirst => (" < ", " DESC"),
-        Order::OldestFirst => (" > ", " ASC"),
-    };
-    let start = match (after, order) {
-        (Some(after), _) => after.0.cast_signed(),
-        (None, Order::NewestFirst) => i64::MAX,
-        (None, Order::OldestFirst) => 0,
-    };
-    query.push(" AND ").push(column).push(sign).push_bind(start);
-    query.push(" ORDER BY ").push(column).push(direction).push(" LIMIT ").push_bind(limit as i64);
 }
 
 fn decode(row: &SqliteRow) -> Result<DeadLetter, sqlx::Error> {

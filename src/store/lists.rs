@@ -8,17 +8,13 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
 
 use super::{
     Error, Store,
-    letters::{any_of, order},
     read::{self, CHANGE, CREATED, DELIVERY},
+    scan::{Scan, any_of},
 };
 use crate::domain::{
     Attempt, Change, Delivery, DeliveryId, EndpointKey, Event, EventId, EventSummary, Page, Pattern, Payload,
     Pos, State, TenantKey, TimeRange, Timestamp, Uid,
 };
-
-/// Rows looked through for one page at most, so that a filter that fits little
-/// cannot hold a connection for long; the page is then short and has a token.
-const SCAN_MAX: usize = 10_000;
 
 /// A lane's page: what waits for an endpoint, nearest turn first.
 pub(super) const WAITING: &str =
@@ -68,10 +64,9 @@ pub struct DeliveryFilter {
 impl DeliveryFilter {
     /// Whether a delivery fits, as it stood at an instant.
     pub fn fits(&self, it: &Delivery, at: Timestamp) -> bool {
-        let types = &self.event_types;
         self.events.as_ref().is_none_or(|events| events.contains(&it.event))
             && self.endpoints.as_ref().is_none_or(|ids| ids.contains(&it.endpoint_id))
-            && (types.is_empty() || types.iter().any(|pattern| pattern.matches(&it.event_type)))
+            && Pattern::any(&self.event_types, &it.event_type)
             && (self.states.is_empty() || self.states.contains(&it.state))
             && self.scheduled.is_none_or(|wanted| it.state != State::Pending || wanted == (it.due_at > at))
             && self.created.contains(it.created_at)
@@ -122,33 +117,11 @@ impl Store {
         payloads: bool,
         page: Page,
     ) -> Result<(Vec<SizedEvent>, Option<Pos>), Error> {
-        let size = page.size as usize;
-        let (mut found, mut after, mut scanned) = (Vec::new(), page.after, 0);
-        loop {
-            let chunk = if payloads { size + 1 } else { size.max(200) };
-            let mut query = select_events(tenant, filter, payloads);
-            order(&mut query, "e.pos", after, page.order, chunk);
-            let rows = query.build().fetch_all(&self.readers).await?;
-            for row in &rows {
-                let event = event(row)?;
-                let types = &filter.event_types;
-                let fits = types.is_empty() || types.iter().any(|it| it.matches(&event.0.event_type));
-                if fits && found.len() == size {
-                    return Ok((found, after));
-                }
-                after = Some(event.0.id.pos());
-                if fits {
-                    found.push(event);
-                }
-            }
-            scanned += rows.len();
-            if rows.len() < chunk {
-                return Ok((found, None));
-            }
-            if scanned >= SCAN_MAX {
-                return Ok((found, after));
-            }
-        }
+        let select = || select_events(tenant, filter, payloads);
+        let fits = |(event, _): &SizedEvent| Pattern::any(&filter.event_types, &event.event_type);
+        let pos = |(event, _): &SizedEvent| event.id.pos();
+        let scan = Scan { select, column: "e.pos", decode: event, fits, pos, heavy: payloads };
+        scan.page(&self.readers, page).await
     }
 
     /// Counts an event's deliveries.
@@ -184,32 +157,11 @@ impl Store {
         page: Page,
         now: Timestamp,
     ) -> Result<(Vec<Delivery>, Option<Pos>), Error> {
-        let size = page.size as usize;
-        let (mut found, mut after, mut scanned) = (Vec::new(), page.after, 0);
-        loop {
-            let chunk = size.max(200);
-            let mut query = select_deliveries(tenant, filter);
-            order(&mut query, "d.pos", after, page.order, chunk);
-            let rows = query.build().fetch_all(&self.readers).await?;
-            for row in &rows {
-                let delivery = read::delivery(row)?;
-                let fits = filter.fits(&delivery, now);
-                if fits && found.len() == size {
-                    return Ok((found, after));
-                }
-                after = Some(delivery.id.pos());
-                if fits {
-                    found.push(delivery);
-                }
-            }
-            scanned += rows.len();
-            if rows.len() < chunk {
-                return Ok((found, None));
-            }
-            if scanned >= SCAN_MAX {
-                return Ok((found, after));
-            }
-        }
+        let select = || select_deliveries(tenant, filter);
+        let fits = |delivery: &Delivery| filter.fits(delivery, now);
+        let pos = |delivery: &Delivery| delivery.id.pos();
+        let scan = Scan { select, column: "d.pos", decode: read::delivery, fits, pos, heavy: false };
+        scan.page(&self.readers, page).await
     }
 
     /// The attempts of a delivery, first to last: a walk along its chain.

@@ -24,6 +24,7 @@ mod read;
 mod recent;
 mod retention;
 mod rows;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod tx;

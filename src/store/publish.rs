@@ -10,8 +10,8 @@ use sqlx::Row as _;
 
 use super::{rows::Rows, tx::Tx, writer::Pending};
 use crate::domain::{
-    Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, State, TenantKey,
-    Timestamp, Trigger, Uid,
+    Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, TenantKey, Timestamp,
+    Uid,
 };
 
 /// How long an idempotency key is remembered: 24 h.
@@ -228,7 +228,7 @@ impl Tx<'_> {
         let mut deliveries = Vec::with_capacity(wanting.len());
         for endpoint in wanting.iter() {
             let pos = self.next_pos();
-            let delivery = first_delivery(&event, endpoint, DeliveryId(Uid::new(at, publish.salt, pos)));
+            let delivery = Delivery::first(&event, endpoint, DeliveryId(Uid::new(at, publish.salt, pos)));
             deliveries.push((delivery.id, Arc::clone(&endpoint.id)));
             self.note(Change {
                 pos,
@@ -319,34 +319,5 @@ fn compare(own: [u8; 16], known: &Known) -> Result<Published, Refused> {
         Ok(Published { event: known.event, duplicate: true, matched: known.matched, deliveries: Vec::new() })
     } else {
         Err(Refused { event: known.event })
-    }
-}
-
-/// The delivery of an event to an endpoint, as publishing makes it.
-fn first_delivery(event: &Event, endpoint: &Endpoint, id: DeliveryId) -> Delivery {
-    let at = event.created_at;
-    let due_at = event.deliver_at.map_or(at, |deliver_at| deliver_at.max(at));
-    Delivery {
-        id,
-        tenant: event.tenant,
-        event: event.id,
-        event_type: Arc::clone(&event.event_type),
-        endpoint: endpoint.key,
-        endpoint_id: Arc::clone(&endpoint.id),
-        trigger: Trigger::Event,
-        priority: event.priority,
-        max_attempts: endpoint.retry.max_attempts,
-        created_at: at,
-        expires_at: event.expires_at,
-        replay_of: None,
-        letter: None,
-        state: State::Pending,
-        attempts: 0,
-        due_at,
-        turn_at: Delivery::turn(at, due_at, event.priority),
-        last: None,
-        updated_at: at,
-        revision: 1,
-        last_change: id.pos(),
     }
 }

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 
 use super::{
     Config, Created, DeliveryFilter, EventFilter, Finish, LetterFilter, Publish, RECENT_MAX, Steered, Store,
-    Task, deliveries, letters, lists, retention::Cutoff,
+    Task, deliveries, letters, lists, retention::Cutoff, scan,
 };
 use crate::domain::{
     Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointState, Failure, Fault, LetterReason,
@@ -386,7 +386,7 @@ async fn every_query_uses_an_index() {
     for order in [Order::NewestFirst, Order::OldestFirst] {
         for filter in &filters {
             let mut query = lists::select_deliveries(TENANT, filter);
-            letters::order(&mut query, "d.pos", None, order, 50);
+            scan::order(&mut query, "d.pos", None, order, 50);
             queries.push((
                 query.sql().as_str().to_owned(),
                 filter.endpoints.is_none() && filter.events.is_none(),
@@ -395,14 +395,14 @@ async fn every_query_uses_an_index() {
         for key in [None, Some("k".to_owned())] {
             let filter = EventFilter { idempotency_key: key, created: range, ..EventFilter::default() };
             let mut query = lists::select_events(TENANT, &filter, true);
-            letters::order(&mut query, "e.pos", None, order, 50);
+            scan::order(&mut query, "e.pos", None, order, 50);
             queries.push((query.sql().as_str().to_owned(), true));
         }
         for endpoints in [None, Some(vec![1])] {
             let filter = LetterFilter { endpoints, states: vec![1], ..LetterFilter::default() };
             let mut query = letters::select(TENANT);
             letters::narrow(&mut query, &filter);
-            letters::order(&mut query, "l.delivery", None, order, 50);
+            scan::order(&mut query, "l.delivery", None, order, 50);
             queries.push((query.sql().as_str().to_owned(), true));
         }
     }
