@@ -73,7 +73,7 @@ async fn run(store: Arc<Store>, batch: usize, events: usize, without: Option<&st
         store.publish(Publish { events: new, atomic: false, at, salt: 1 }).await.expect("published");
         let (made, reached) = store.recent().after(after, RECENT_MAX).expect("near the head");
         for change in made.iter().filter(|change| change.previous.is_none()) {
-            store.finish(finish(&change.delivery, at)).await.expect("handed over");
+            store.finish(vec![finish(&change.delivery, at)]).expect("handed over");
         }
         let done = reached.0 + batch as u64;
         store.recent().subscribe().wait_for(|position| position.0 >= done).await.expect("committed");

@@ -29,8 +29,8 @@ pub(super) struct Shared {
 /// What is the same for all requests.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Idle connections kept per origin. 32 by default: a few endpoints of one
-    /// origin with their 10 attempts in flight each.
+    /// Idle connections kept per origin. 256 by default: with fewer than are in
+    /// flight at once, connections would be closed and opened all the time.
     pub idle_per_origin: usize,
     /// Idle connections kept in all. 512 by default: half of the 1024 open files
     /// that many systems allow a process.
@@ -53,7 +53,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            idle_per_origin: 32,
+            idle_per_origin: 256,
             idle_total: 512,
             idle_age: Micros::from_secs(30),
             user_agent: HeaderValue::from_static(concat!("Hookwire/", env!("CARGO_PKG_VERSION"))),

@@ -26,11 +26,11 @@ pub(super) struct Context {
     pub entropy: Entropy,
 }
 
-/// Makes an attempt and hands its result to the store.
-pub(super) async fn run(context: Arc<Context>, caller: Arc<Caller>, delivery: Arc<Delivery>) {
-    let event = event(&context, &delivery).await;
+/// Makes an attempt; how the delivery goes on after it.
+pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delivery>) -> Finish {
+    let event = event(context, &delivery).await;
     let outcome = match &event {
-        Some(event) => send(&context, &caller, event, delivery.id).await,
+        Some(event) => send(context, caller, event, delivery.id).await,
         None => fault(
             context.clock.now(),
             Fault { cause: Cause::InvalidRequest, message: "the event is no longer stored".to_owned() },
@@ -45,23 +45,17 @@ pub(super) async fn run(context: Arc<Context>, caller: Arc<Caller>, delivery: Ar
     };
     let letters = caller.endpoint.dead_letters;
     let (after, attempt) = settle(&delivery, outcome, verdict, letters);
-    let finish = Finish { before: delivery, after, attempt: Some(attempt), reason, letters, gone };
-    if let Err(error) = context.store.finish(finish).await {
-        tracing::error!(%error, "the result of an attempt was not recorded; the attempt will be repeated");
-    }
+    Finish { before: delivery, after, attempt: Some(attempt), reason, letters, gone }
 }
 
-/// Records that a delivery's time is over.
-pub(super) async fn expire(context: Arc<Context>, delivery: Arc<Delivery>) {
+/// That a delivery's time is over.
+pub(super) fn expired(delivery: Arc<Delivery>, now: Timestamp) -> Finish {
     let mut after = (*delivery).clone();
     after.state = State::Expired;
     after.revision += 1;
-    after.updated_at = context.clock.now();
+    after.updated_at = now;
     let letters = DeadLetterPolicy::default();
-    let finish = Finish { before: delivery, after, attempt: None, reason: None, letters, gone: None };
-    if let Err(error) = context.store.finish(finish).await {
-        tracing::error!(%error, "an expiration was not recorded; it will be found again");
-    }
+    Finish { before: delivery, after, attempt: None, reason: None, letters, gone: None }
 }
 
 /// Sends a test event: nothing is stored, nothing is counted.

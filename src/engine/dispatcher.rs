@@ -26,7 +26,7 @@ use crate::{
         lane::{Lane, Step},
         retry_after::quiet_until,
     },
-    store::Store,
+    store::{Finish, Store},
 };
 
 /// Changes taken from the feed before lanes are asked again.
@@ -66,6 +66,7 @@ pub async fn start(
     let waiting = store.endpoints_waiting().await?;
     let (asks, questions) = mpsc::channel(ASKS_MAX);
     let (pages_out, pages) = mpsc::unbounded_channel();
+    let (landings_out, landings) = mpsc::unbounded_channel();
     let now = clock.now();
     let context = Arc::new(Context { store: Arc::clone(&store), client, clock: clock.clone(), entropy });
     let mut dispatcher = Dispatcher {
@@ -77,6 +78,9 @@ pub async fn start(
         questions,
         pages,
         pages_out,
+        landings,
+        landings_out,
+        finished: Vec::new(),
         tasks: TaskTracker::new(),
         lanes: HashMap::new(),
         timers: BTreeSet::new(),
@@ -106,6 +110,11 @@ struct Dispatcher {
     questions: mpsc::Receiver<Ask>,
     pages: mpsc::UnboundedReceiver<PageRead>,
     pages_out: mpsc::UnboundedSender<PageRead>,
+    /// Results of attempts; as many as may be in flight at most.
+    landings: mpsc::UnboundedReceiver<Finish>,
+    landings_out: mpsc::UnboundedSender<Finish>,
+    /// What goes to the writer next.
+    finished: Vec<Finish>,
     tasks: TaskTracker,
     lanes: HashMap<EndpointKey, Slot>,
     /// When lanes want to be asked again.
@@ -132,9 +141,11 @@ impl Dispatcher {
         while !stop.is_cancelled() {
             let now = self.clock.now();
             let moved = self.follow(now).await?;
+            self.land(now);
             self.reroute(now);
             self.fire(now);
             self.pump(now);
+            self.record();
             self.sweep(now);
             if moved {
                 // More may be there; give the attempts just started their turn, and
@@ -149,6 +160,7 @@ impl Dispatcher {
                 _ = self.cursor.wait() => {}
                 Some(ask) = self.questions.recv() => self.answer(ask),
                 Some(page) = self.pages.recv() => self.take_page(page),
+                _ = self.landings.recv_many(&mut self.finished, BATCH) => {}
                 () = tokio::time::sleep(pause.min(SWEEP_EVERY).to_std()) => {}
             }
         }
@@ -173,6 +185,8 @@ impl Dispatcher {
         tokio::pin!(grace);
         loop {
             while self.follow(self.clock.now()).await? {}
+            self.land(self.clock.now());
+            self.record();
             if self.flying.is_empty() {
                 return Ok(());
             }
@@ -183,7 +197,33 @@ impl Dispatcher {
                 }
                 open = self.cursor.wait() => if !open { return Ok(()) },
                 Some(ask) = self.questions.recv() => self.answer(ask),
+                _ = self.landings.recv_many(&mut self.finished, BATCH) => {}
             }
+        }
+    }
+
+    /// Takes what attempts have come to.
+    fn land(&mut self, now: Timestamp) {
+        while let Ok(finish) = self.landings.try_recv() {
+            self.finished.push(finish);
+        }
+        for at in 0..self.finished.len() {
+            let finish = &self.finished[at];
+            let (key, pos) = (finish.after.endpoint, finish.after.id.pos());
+            let (Some(attempt), Some(slot)) = (&finish.attempt, self.lanes.get_mut(&key)) else { continue };
+            let signal = Signal::of(attempt.failure.as_ref().map(|failure| failure.cause));
+            let quiet = quiet_until(&slot.lane.endpoint().retry, attempt);
+            slot.lane.land(pos, signal, quiet, now);
+            self.wake(key);
+        }
+    }
+
+    /// Hands results and expirations to the writer.
+    fn record(&mut self) {
+        if !self.finished.is_empty()
+            && let Err(error) = self.store.finish(std::mem::take(&mut self.finished))
+        {
+            tracing::error!(%error, "results were not recorded; their attempts will be repeated");
         }
     }
 
@@ -212,10 +252,8 @@ impl Dispatcher {
             self.open_lane(&endpoint, false, now);
         }
         let Some(slot) = self.lanes.get_mut(&key) else { return };
-        if let Some(attempt) = &change.attempt {
-            let signal = Signal::of(attempt.failure.as_ref().map(|failure| failure.cause));
-            let quiet = quiet_until(&slot.lane.endpoint().retry, attempt);
-            slot.lane.settle(delivery.id.pos(), signal, quiet, now);
+        if change.attempt.is_some() {
+            slot.lane.recorded(delivery.id.pos());
         }
         slot.lane.offer(Arc::clone(delivery), now);
         self.wake(key);
@@ -257,19 +295,22 @@ impl Dispatcher {
             match step {
                 Step::Send(delivery) => {
                     self.flying.insert(delivery.id.pos());
-                    self.tasks.spawn(attempt::run(Arc::clone(&self.context), caller, delivery));
+                    let (context, out) = (Arc::clone(&self.context), self.landings_out.clone());
+                    self.tasks.spawn(async move {
+                        let _ = out.send(attempt::run(&context, &caller, delivery).await);
+                    });
                     self.wake(key);
                 }
                 Step::Expire(delivery) => {
-                    self.tasks.spawn(attempt::expire(Arc::clone(&self.context), delivery));
+                    self.finished.push(attempt::expired(delivery, now));
                     self.wake(key);
                 }
-                Step::Page(limit) => {
+                Step::Page(from, limit) => {
                     let (store, out) = (Arc::clone(&self.store), self.pages_out.clone());
                     let readers = Arc::clone(&self.page_readers);
                     self.tasks.spawn(async move {
                         let _reader = readers.acquire_owned().await;
-                        let page = store.waiting(key, limit).await;
+                        let page = store.waiting(key, from, limit).await;
                         let _ = out.send((key, limit, page));
                     });
                     self.wake(key);

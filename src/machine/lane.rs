@@ -1,8 +1,8 @@
 //! One endpoint's deliveries on their way out.
 //!
 //! A lane is told what waits ([`Lane::offer`]), how attempts ended
-//! ([`Lane::settle`]) and the time; asked for its [`Lane::next`] step it answers
-//! with one thing to do. It holds back for the endpoint's state, for silence the
+//! ([`Lane::land`]), that they are recorded ([`Lane::recorded`]) and the time;
+//! asked for its [`Lane::next`] step it answers with one thing to do. It holds back for the endpoint's state, for silence the
 //! endpoint asked for, the circuit breaker, the cap on attempts in flight and the
 //! token bucket; a hold spends no attempt.
 //!
@@ -35,7 +35,7 @@ pub const WINDOW: usize = 256;
 pub const FIRST_TRIES_PER_RETRY: u32 = 4;
 
 /// Order among deliveries that are due.
-type Turn = (Timestamp, Pos);
+pub type Turn = (Timestamp, Pos);
 
 /// One endpoint's deliveries on their way out.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct Lane {
     /// Expirations of all of the above.
     expiring: BTreeSet<Turn>,
     in_flight: u32,
+    /// Results of attempts being recorded.
+    landed: usize,
     /// Expirations being recorded.
     ending: usize,
     /// The delivery that probes an endpoint whose breaker was open.
@@ -69,6 +71,8 @@ enum Place {
     FirstTry(Turn),
     Retry(Turn),
     InFlight,
+    /// Its attempt is over and being recorded.
+    Landed,
     /// Its expiration is being recorded.
     Expiring,
 }
@@ -89,13 +93,13 @@ struct Outside {
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Make an attempt now; tell [`Lane::settle`] how it ended.
+    /// Make an attempt now; tell [`Lane::land`] how it ended.
     Send(Arc<Delivery>),
     /// Record that its time is over.
     Expire(Arc<Delivery>),
-    /// Read this many open deliveries from the store, nearest turn first, and hand
-    /// them to [`Lane::paged`].
-    Page(usize),
+    /// Read open deliveries with this turn or a later one from the store, nearest
+    /// first and so many at most, and hand them to [`Lane::paged`].
+    Page(Turn, usize),
     /// Nothing until told of something, or until this instant.
     Wait(Option<Timestamp>),
 }
@@ -115,6 +119,7 @@ impl Lane {
             retries: BTreeMap::new(),
             expiring: BTreeSet::new(),
             in_flight: 0,
+            landed: 0,
             ending: 0,
             probe: None,
             first_tries_in_row: 0,
@@ -151,7 +156,7 @@ impl Lane {
             self.store.touched.insert(pos);
         }
         match self.places.get(&pos) {
-            Some(Place::InFlight) => return,
+            Some(Place::InFlight | Place::Landed) => return,
             Some(Place::Expiring) => {
                 if !delivery.is_open() {
                     self.places.remove(&pos);
@@ -171,17 +176,13 @@ impl Lane {
         }
     }
 
-    /// An attempt ended and is recorded. If the delivery is still open, offer it
-    /// again afterwards.
-    pub fn settle(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
-        if self.store.paging {
-            // Without its place in flight, an older row of the page would pass for
-            // news, also if the delivery has ended and is not offered again.
-            self.store.touched.insert(pos);
-        }
-        if self.places.get(&pos) == Some(&Place::InFlight) {
-            self.places.remove(&pos);
+    /// An attempt ended: its slot is free, and what it says of the endpoint counts
+    /// from here on.
+    pub fn land(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
+        if let Some(place @ Place::InFlight) = self.places.get_mut(&pos) {
+            *place = Place::Landed;
             self.in_flight -= 1;
+            self.landed += 1;
         }
         // While a probe is out, an attempt from before the opening says nothing new,
         // unless it says that the endpoint works.
@@ -191,6 +192,20 @@ impl Lane {
         }
         self.probe = self.probe.filter(|probe| *probe != pos);
         self.quiet_until = self.quiet_until.max(quiet_until);
+    }
+
+    /// The result of an attempt is recorded. If the delivery is still open, offer
+    /// it again afterwards.
+    pub fn recorded(&mut self, pos: Pos) {
+        if self.store.paging {
+            // Without its place, an older row of the page would pass for news, also
+            // if the delivery has ended and is not offered again.
+            self.store.touched.insert(pos);
+        }
+        if self.places.get(&pos) == Some(&Place::Landed) {
+            self.places.remove(&pos);
+            self.landed -= 1;
+        }
     }
 
     /// The page that was asked for. `last` says that the store holds no more.
@@ -233,9 +248,12 @@ impl Lane {
             self.ending += 1;
             return Step::Expire(delivery);
         }
-        if self.held() <= WINDOW / 4 && self.store.horizon.is_some() && !self.store.paging {
+        if let Some(horizon) = self.store.horizon
+            && self.held() <= WINDOW / 4
+            && !self.store.paging
+        {
             self.store.paging = true;
-            return Step::Page(WINDOW + self.places.len());
+            return Step::Page(horizon, WINDOW - self.held());
         }
         let expiry = self.expiring.first().map(|(at, _)| *at).filter(|at| *at > now);
         if !self.has_turn(&self.first_tries) && !self.has_turn(&self.retries) {
@@ -262,7 +280,9 @@ impl Lane {
         if ready > now {
             return Some((Hold::CircuitOpen, (ready != Timestamp::MAX).then_some(ready)));
         }
-        if self.in_flight >= self.endpoint.max_in_flight {
+        // What lands is recorded at the store's pace; what a crash would repeat must
+        // not pile up.
+        if self.in_flight >= self.endpoint.max_in_flight || self.landed >= WINDOW {
             return Some((Hold::MaxInFlight, None));
         }
         let ready = self.bucket.ready_at(now);
@@ -272,7 +292,7 @@ impl Lane {
     /// What holds for an open delivery now. A hold is told if the delivery would
     /// wait for it at its due time too, as far as can be said now.
     pub fn live(&mut self, delivery: &Delivery, now: Timestamp) -> Live {
-        if self.places.get(&delivery.id.pos()) == Some(&Place::InFlight) {
+        if let Some(Place::InFlight | Place::Landed) = self.places.get(&delivery.id.pos()) {
             return Live { in_flight: true, hold: None };
         }
         let lasts = |hold: Hold, until: Option<Timestamp>| match hold {
@@ -376,7 +396,7 @@ impl Lane {
             Place::Waiting(turn) => self.waiting.remove(turn),
             Place::FirstTry(turn) => self.first_tries.remove(turn),
             Place::Retry(turn) => self.retries.remove(turn),
-            Place::InFlight | Place::Expiring => None,
+            Place::InFlight | Place::Landed | Place::Expiring => None,
         }?;
         self.places.remove(&pos);
         if let Some(at) = delivery.expires_at {
@@ -414,12 +434,17 @@ impl Lane {
 impl Lane {
     /// Whether a delivery waits in memory.
     pub(super) fn holds(&self, pos: Pos) -> bool {
-        self.places.get(&pos).is_some_and(|place| *place != Place::InFlight)
+        self.places.get(&pos).is_some_and(|place| !matches!(place, Place::InFlight | Place::Landed))
     }
 
     /// Whether all that waits up to this turn waits in memory.
     pub(super) fn is_complete(&self, turn: Turn) -> bool {
         self.reaches(turn)
+    }
+
+    /// Attempts that are over and not recorded.
+    pub(super) fn unrecorded(&self) -> usize {
+        self.landed
     }
 
     /// Deliveries waiting in memory.

@@ -248,7 +248,7 @@ pub(super) async fn cancel_endpoint(
     limit: u32,
     now: Timestamp,
 ) -> Result<u32, Error> {
-    let query = sqlx::query(WAITING).bind(endpoint.0).bind(i64::from(limit));
+    let query = sqlx::query(WAITING).bind(endpoint.0).bind(i64::MIN).bind(0).bind(i64::from(limit));
     let rows = query.fetch_all(&mut *tx.conn).await?;
     end_all(tx, rows, State::Cancelled, now).await
 }

@@ -11,14 +11,19 @@ use super::{
     read::{self, CHANGE, CREATED, DELIVERY},
     scan::{Scan, any_of},
 };
-use crate::domain::{
-    Attempt, Change, Delivery, DeliveryId, EndpointKey, Event, EventId, EventSummary, Page, Pattern, Payload,
-    Pos, State, TenantKey, TimeRange, Timestamp, Uid,
+use crate::{
+    domain::{
+        Attempt, Change, Delivery, DeliveryId, EndpointKey, Event, EventId, EventSummary, Page, Pattern,
+        Payload, Pos, State, TenantKey, TimeRange, Timestamp, Uid,
+    },
+    machine::lane::Turn,
 };
 
 /// A lane's page: what waits for an endpoint, nearest turn first.
-pub(super) const WAITING: &str =
-    concatcp!(DELIVERY, " WHERE d.state < 2 AND d.endpoint = $1 ORDER BY d.turn_at, d.pos LIMIT $2");
+pub(super) const WAITING: &str = concatcp!(
+    DELIVERY,
+    " WHERE d.state < 2 AND d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) ORDER BY d.turn_at, d.pos LIMIT $4"
+);
 /// Endpoints for which something waits: one index seek each.
 pub(super) const ENDPOINTS_WAITING: &str = "WITH RECURSIVE w (key) AS (SELECT min(endpoint) FROM deliveries WHERE state < 2 UNION ALL \
      SELECT (SELECT min(endpoint) FROM deliveries WHERE state < 2 AND endpoint > w.key) FROM w \
@@ -172,9 +177,16 @@ impl Store {
         Ok(changes?.into_iter().filter_map(|change| change.attempt).collect())
     }
 
-    /// Open deliveries of an endpoint, nearest turn first.
-    pub async fn waiting(&self, endpoint: EndpointKey, limit: usize) -> Result<Vec<Arc<Delivery>>, Error> {
-        let query = sqlx::query(WAITING).bind(endpoint.0).bind(limit as i64);
+    /// Open deliveries of an endpoint that have this turn or a later one, nearest
+    /// first.
+    pub async fn waiting(
+        &self,
+        endpoint: EndpointKey,
+        from: Turn,
+        limit: usize,
+    ) -> Result<Vec<Arc<Delivery>>, Error> {
+        let (turn_at, pos) = (from.0.0, from.1.0.cast_signed());
+        let query = sqlx::query(WAITING).bind(endpoint.0).bind(turn_at).bind(pos).bind(limit as i64);
         let rows = query.fetch_all(&self.readers).await?;
         rows.iter().map(|row| read::delivery(row).map(Arc::new).map_err(Error::from)).collect()
     }

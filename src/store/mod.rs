@@ -65,7 +65,7 @@ use self::{
     publish::Handed,
     retention::Sweep,
     tx::{Reroute, Tx},
-    writer::{Closure, Pending, Write, Writer},
+    writer::{Closure, Inbox, Pending, Write, Writer},
 };
 use crate::domain::{
     DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation, OperationId, Pos, TenantKey, Timestamp,
@@ -100,6 +100,7 @@ pub struct Config {
 pub struct Store {
     readers: SqlitePool,
     inbox: mpsc::Sender<Write>,
+    results: mpsc::UnboundedSender<Vec<Finish>>,
     recent: Arc<Recent>,
     routes: Arc<SharedRoutes>,
     hot: Arc<Hot>,
@@ -133,7 +134,8 @@ impl Store {
             sqlx::query_scalar("SELECT max(at) FROM marks").fetch_one(&mut conn).await?;
         let compacted = AtomicU64::new(meta(&mut conn, "compacted").await?.cast_unsigned());
         let incarnation = meta(&mut conn, "incarnation").await? as u32;
-        let (inbox, outbox) = mpsc::channel(INBOX_MAX);
+        let (inbox, writes) = mpsc::channel(INBOX_MAX);
+        let (results, finishes) = mpsc::unbounded_channel();
         let writer = Writer {
             conn,
             routes: Arc::clone(&routes),
@@ -146,10 +148,11 @@ impl Store {
             last_mark: Timestamp(last_mark.unwrap_or(0)),
             finishes: Vec::new(),
         };
-        let task = tokio::spawn(writer.run(outbox));
+        let task = tokio::spawn(writer.run(Inbox { writes, finishes }));
         let store = Self {
             readers,
             inbox,
+            results,
             recent,
             routes,
             hot,
@@ -211,10 +214,11 @@ impl Store {
         answer.await.map_err(|_| Error::Unavailable(None))?
     }
 
-    /// Records the result of an attempt, or an expiration. Not lost from here on
-    /// unless the process is; the feed tells when it is committed.
-    pub async fn finish(&self, finish: Finish) -> Result<(), Error> {
-        self.inbox.send(Write::Finish(Box::new(finish))).await.map_err(|_| Error::Unavailable(None))
+    /// Records results of attempts and expirations. Not lost from here on unless
+    /// the process is; the feed tells when they are committed. They are kept in
+    /// memory until then: whoever calls bounds how many there may be.
+    pub fn finish(&self, finishes: Vec<Finish>) -> Result<(), Error> {
+        self.results.send(finishes).map_err(|_| Error::Unavailable(None))
     }
 
     /// Makes an endpoint.

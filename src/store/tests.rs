@@ -65,7 +65,7 @@ impl House {
     /// Records an attempt and waits until it is committed.
     async fn attempt(&self, delivery: &Delivery, result: Result<u16, Cause>, at: Timestamp) -> Delivery {
         let before = self.store.recent().position();
-        self.store.finish(finish(delivery, result, at)).await.unwrap();
+        self.store.finish(vec![finish(delivery, result, at)]).unwrap();
         self.store.recent().subscribe().wait_for(|position| *position > before).await.unwrap();
         self.delivery(delivery.id).await
     }
@@ -263,7 +263,7 @@ async fn a_result_that_comes_late_or_twice_changes_no_state() {
     let late = house.attempt(&made[0], Ok(200), at).await;
     assert_eq!((late.state, late.attempts, late.revision), (State::Cancelled, 1, 3));
     let done = house.attempt(&made[1], Ok(200), at).await;
-    house.store.finish(finish(&made[1], Ok(200), at)).await.unwrap();
+    house.store.finish(vec![finish(&made[1], Ok(200), at)]).unwrap();
     house.store.cancel(TENANT, made[1].id, NOW).await.unwrap();
     assert_eq!(house.delivery(made[1].id).await, done, "the same result twice is one result");
     assert_eq!(house.store.attempts(&done).await.unwrap().len(), 1);
@@ -435,8 +435,8 @@ async fn one_transaction_with_two_endings_of_a_delivery_records_one() {
         let letters = DeadLetterPolicy::default();
         Finish { before: Arc::new(made[0].clone()), after, attempt: None, reason: None, letters, gone: None }
     };
-    house.store.finish(expire()).await.unwrap();
-    house.store.finish(expire()).await.unwrap();
+    house.store.finish(vec![expire()]).unwrap();
+    house.store.finish(vec![expire()]).unwrap();
     house.attempt(&made[1], Ok(200), NOW.plus(Micros(5))).await;
     let ended = house.delivery(made[0].id).await;
     assert_eq!((ended.state, ended.revision), (State::Expired, 2));

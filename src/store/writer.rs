@@ -7,17 +7,26 @@
 //! caller who goes away never leaves a transaction open.
 //!
 //! Results of attempts and expirations need no answer and must not be lost: they
-//! stay here until a transaction that holds them has committed.
+//! stay here until a transaction that holds them has committed. Since nobody waits
+//! for them, they may wait a little for each other: a transaction costs about the
+//! same for ten of them as for one.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 use futures_util::future::BoxFuture;
 use sqlx::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
+};
 
 use super::{
     Config, Error, Hot, Recent,
@@ -38,16 +47,53 @@ pub(super) type Answers = Vec<Result<Published, Refused>>;
 /// everything anew; going on would only look healthy.
 const REFUSALS_MAX: u32 = 100;
 
+/// How long results wait for more of them, while they come in numbers: under load
+/// this fills transactions, and it delays no answer.
+const LINGER: Duration = Duration::from_millis(10);
+/// Results in the last transaction from which on more are waited for. Below, there
+/// is little load and nothing to gain.
+const COMPANY: usize = 8;
+/// Results that are not kept waiting any longer.
+const ENOUGH: usize = 192;
+
 /// A write, as handed over.
 pub(super) enum Write {
     /// Events, with their answer.
     Publish(Handed, oneshot::Sender<Result<Answers, Error>>),
-    /// The result of an attempt, or an expiration.
-    Finish(Box<Finish>),
     /// Anything else.
     Call(Box<dyn Call>),
     /// Stop after this.
     Close(oneshot::Sender<SqliteConnection>),
+}
+
+/// Where writes come in.
+pub(super) struct Inbox {
+    /// Those that are answered.
+    pub writes: mpsc::Receiver<Write>,
+    /// Results of attempts and expirations.
+    pub finishes: mpsc::UnboundedReceiver<Vec<Finish>>,
+}
+
+impl Inbox {
+    /// Waits for something to write and takes all that is there. False: nothing
+    /// will come any more.
+    async fn take(&mut self, writes: &mut Vec<Write>, finishes: &mut Vec<Finish>) -> bool {
+        tokio::select! {
+            count = self.writes.recv_many(writes, BATCH_MAX) => if count == 0 { return false },
+            Some(more) = self.finishes.recv() => finishes.extend(more),
+        }
+        while finishes.len() < BATCH_MAX
+            && let Ok(more) = self.finishes.try_recv()
+        {
+            finishes.extend(more);
+        }
+        while writes.len() < BATCH_MAX
+            && let Ok(more) = self.writes.try_recv()
+        {
+            writes.push(more);
+        }
+        true
+    }
 }
 
 /// A write of one's own: runs inside the transaction, is answered after it.
@@ -109,19 +155,29 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until closed or until the store cannot be trusted any more; dropping
     /// the receiver then fails every later write.
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Write>) -> Result<(), Error> {
+    pub async fn run(mut self, mut inbox: Inbox) -> Result<(), Error> {
         let mut backoff = patience();
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let mut refusals = 0;
+        let (mut refusals, mut company) = (0, 0);
         loop {
             if self.finishes.is_empty() {
-                if inbox.recv_many(&mut batch, BATCH_MAX).await == 0 {
+                if !inbox.take(&mut batch, &mut self.finishes).await {
                     return Ok(());
                 }
             } else {
                 let pause = backoff.next_backoff().unwrap_or_default();
-                let _ = tokio::time::timeout(pause, inbox.recv_many(&mut batch, BATCH_MAX)).await;
+                let _ = timeout(pause, inbox.take(&mut batch, &mut self.finishes)).await;
             }
+            if company >= COMPANY {
+                let mut linger = pin!(sleep(LINGER));
+                while batch.is_empty() && self.finishes.len() < ENOUGH {
+                    tokio::select! {
+                        true = inbox.take(&mut batch, &mut self.finishes) => {}
+                        () = &mut linger => break,
+                    }
+                }
+            }
+            company = self.finishes.len();
             let closing = batch.iter().position(|write| matches!(write, Write::Close(_)));
             let close = closing.map(|at| batch.swap_remove(at));
             match self.commit(&mut batch).await {
@@ -148,7 +204,6 @@ impl Writer {
         for write in batch.drain(..) {
             match write {
                 Write::Publish(publish, reply) => publishes.push((publish, reply)),
-                Write::Finish(finish) => self.finishes.push(*finish),
                 Write::Call(call) => calls.push(call),
                 Write::Close(_) => {}
             }
@@ -223,8 +278,8 @@ fn count_down(left: &mut u64) -> bool {
 /// Spaces out the tries at a store that refuses writes: 10 ms growing to 1 s.
 fn patience() -> ExponentialBackoff {
     ExponentialBackoffBuilder::new()
-        .with_initial_interval(std::time::Duration::from_millis(10))
-        .with_max_interval(std::time::Duration::from_secs(1))
+        .with_initial_interval(Duration::from_millis(10))
+        .with_max_interval(Duration::from_secs(1))
         .with_max_elapsed_time(None)
         .build()
 }

@@ -76,13 +76,13 @@ fn a_lane_holds_a_window_and_pages_in_the_rest() {
 fn a_page_that_fails_is_asked_for_again() {
     let mut lane = paging();
     lane.page_failed();
-    assert_eq!(lane.next(NOW), Step::Page(WINDOW + 256));
+    assert_eq!(lane.next(NOW), Step::Page((NOW, Pos(257)), WINDOW - 64));
 }
 
 #[test]
 fn what_comes_while_a_page_is_read_keeps_its_turn() {
     let mut lane = Lane::new(Arc::new(endpoint()), true, NOW);
-    assert_eq!(lane.next(NOW), Step::Page(WINDOW));
+    assert_eq!(lane.next(NOW), Step::Page((Timestamp(i64::MIN), Pos(0)), WINDOW));
     offer(&mut lane, [delivery(9), urgent(10)]);
     assert_eq!(lane.next(NOW), Step::Wait(None), "the page may hold what comes before");
     lane.paged(page((1..=3).map(delivery)), true, NOW);
@@ -92,7 +92,8 @@ fn what_comes_while_a_page_is_read_keeps_its_turn() {
 #[test]
 fn a_page_does_not_bring_back_what_has_ended_meanwhile() {
     let mut lane = paging();
-    lane.settle(Pos(7), Signal::Success, None, NOW);
+    lane.land(Pos(7), Signal::Success, None, NOW);
+    lane.recorded(Pos(7));
     offer(&mut lane, [Delivery { state: State::Cancelled, ..delivery(280) }]);
     lane.paged(page((1..=300).map(delivery)), true, NOW);
     let sent = sent(&mut lane, NOW);
@@ -108,7 +109,7 @@ fn what_does_not_fit_while_a_page_is_read_is_paged_in_later() {
     offer(&mut lane, rush);
     assert_eq!(sent(&mut lane, NOW), (445..=700).rev().collect::<Vec<_>>());
     lane.paged(page((1..=300).map(delivery)), true, NOW);
-    let Step::Page(_) = lane.next(NOW) else { panic!("those that did not fit are forgotten") };
+    let Step::Page(..) = lane.next(NOW) else { panic!("those that did not fit are forgotten") };
     lane.paged(
         page((193..=300).chain(401..=444).map(|pos| match pos {
             401.. => Delivery { turn_at: step(pos), ..delivery(pos) },
@@ -159,10 +160,10 @@ fn every_hold_says_why_and_until_when() {
     assert_eq!(lane.gate(after(2)), Some((Hold::MaxInFlight, None)));
     assert_eq!(lane.live(&delivery(3), after(2)), Live { in_flight: true, hold: None });
 
-    lane.settle(Pos(1), Signal::Failure, None, after(2));
+    lane.land(Pos(1), Signal::Failure, None, after(2));
     assert_eq!(lane.gate(after(2)), Some((Hold::CircuitOpen, Some(after(62)))));
     assert_eq!(lane.next(after(2)), Step::Wait(Some(after(62))));
-    lane.settle(Pos(2), Signal::Neutral, Some(after(90)), after(2));
+    lane.land(Pos(2), Signal::Neutral, Some(after(90)), after(2));
     assert_eq!(lane.gate(after(62)), Some((Hold::RetryAfter, Some(after(90)))));
     assert_eq!(sent(&mut lane, after(90)), [4], "one probe");
     assert_eq!(lane.gate(after(91)), Some((Hold::CircuitOpen, None)));
@@ -200,6 +201,30 @@ fn cancelling_takes_out_what_waits_and_leaves_what_is_in_flight() {
     assert_eq!(sent(&mut lane, NOW), [1]);
     offer(&mut lane, [1, 2].map(|pos| Delivery { state: State::Cancelled, revision: 2, ..delivery(pos) }));
     assert_eq!((lane.in_flight(), lane.held()), (1, 0));
-    lane.settle(Pos(1), Signal::Success, None, NOW);
+    lane.land(Pos(1), Signal::Success, None, NOW);
+    assert!(!lane.is_idle(NOW), "not before it is recorded");
+    lane.recorded(Pos(1));
     assert!(lane.is_idle(NOW));
+}
+
+#[test]
+fn a_slot_is_free_when_its_attempt_ends_and_unrecorded_results_are_bounded() {
+    let mut lane = lane(Endpoint { max_in_flight: 2, ..endpoint() });
+    offer(&mut lane, (1..=250).map(delivery));
+    assert_eq!(sent(&mut lane, NOW), [1, 2]);
+    lane.land(Pos(1), Signal::Success, None, NOW);
+    assert_eq!(sent(&mut lane, NOW), [3]);
+    assert_eq!(lane.live(&delivery(1), NOW), Live { in_flight: true, hold: None }, "until it is recorded");
+
+    let mut lane = super::tests::lane(endpoint());
+    offer(&mut lane, (1..=250).map(delivery));
+    assert_eq!(sent(&mut lane, NOW).len(), 250);
+    (1..=250).for_each(|pos| lane.land(Pos(pos), Signal::Success, None, NOW));
+    offer(&mut lane, (251..=300).map(delivery));
+    assert_eq!(sent(&mut lane, NOW).len(), 50);
+    (251..=256).for_each(|pos| lane.land(Pos(pos), Signal::Success, None, NOW));
+    offer(&mut lane, [delivery(301)]);
+    assert_eq!(lane.gate(NOW), Some((Hold::MaxInFlight, None)));
+    lane.recorded(Pos(9));
+    assert_eq!(sent(&mut lane, NOW), [301]);
 }

@@ -13,7 +13,7 @@ use crate::{
     domain::{Delivery, Timestamp},
     machine::{
         breaker::Position,
-        lane::{Step, WINDOW},
+        lane::{Step, Turn},
     },
 };
 
@@ -46,11 +46,11 @@ impl World {
                     }
                     self.write(Write::Expire(delivery));
                 }
-                Step::Page(count) => {
+                Step::Page(from, count) => {
                     if std::mem::replace(&mut place.paging, true) {
                         self.checks.fail("two pages asked for at once");
                     }
-                    self.read(at, life, count);
+                    self.read(at, life, from, count);
                 }
                 Step::Wait(until) => return self.rest(at, life, until),
             }
@@ -74,10 +74,10 @@ impl World {
     }
 
     /// Reads a page: taken now, here a little later.
-    fn read(&mut self, at: usize, life: u32, count: usize) {
+    fn read(&mut self, at: usize, life: u32, from: Turn, count: usize) {
         let Some(engine) = &mut self.engine else { return };
         let fails = self.chance.happens(self.faults.page_fails);
-        let fresh = self.store.page(at, count);
+        let fresh = self.store.page(at, from, count);
         let (mut page, last) = match &engine.lanes[at].last_page {
             Some(old) if self.bug == Some(Bug::StalePage) => old.clone(),
             _ => fresh.clone(),
@@ -91,7 +91,7 @@ impl World {
         let page = (!fails).then_some(page);
         let slow = self.chance.happens(self.faults.slow_page);
         let delay = if slow { self.chance.millis(0, 5_000) } else { self.delay() };
-        if count > WINDOW && self.rushes > 0 && self.chance.happens(self.faults.rush) {
+        if from.0 > Timestamp(i64::MIN) && self.rushes > 0 && self.chance.happens(self.faults.rush) {
             self.rushes -= 1;
             let count = self.chance.within(260, 400) as usize;
             self.agenda.add(self.now, Happening::Publish { endpoint: at, count, urgent: true });

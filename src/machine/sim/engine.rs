@@ -1,7 +1,7 @@
 //! One life of the engine: lanes in memory, driven as [`crate::machine::lane`]
 //! asks for. Everything here is forgotten in a crash.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     bugs::Bug,
@@ -11,7 +11,7 @@ use super::{
     world::World,
 };
 use crate::{
-    domain::{Answer, Delivery, Endpoint, Pos, State, Timestamp},
+    domain::{Answer, Delivery, Endpoint, State, Timestamp},
     machine::{
         breaker::Signal,
         judge::{self, Next},
@@ -28,8 +28,6 @@ pub struct Engine {
     position: usize,
     /// One for each endpoint.
     pub lanes: Vec<Place>,
-    /// Silence asked for by answers that are not recorded yet.
-    quiet: HashMap<Pos, Timestamp>,
     /// Nothing was read of the feed yet.
     fresh: bool,
 }
@@ -61,7 +59,7 @@ impl World {
         let lanes: Vec<_> = self.store.endpoints.iter().map(place).collect();
         let count = lanes.len();
         let (life, position) = (self.life, self.store.feed.len());
-        self.engine = Some(Engine { life, position, lanes, quiet: HashMap::new(), fresh: true });
+        self.engine = Some(Engine { life, position, lanes, fresh: true });
         (0..count).for_each(|endpoint| self.drive(endpoint));
         self.look();
     }
@@ -99,19 +97,11 @@ impl World {
             return;
         }
         let lane = place.lane.get_or_insert_with(|| Lane::new(Arc::clone(&place.endpoint), false, now));
-        match entry.attempt {
-            Some(_) if self.bug == Some(Bug::SlotLeaks) && delivery.state == State::Cancelled => {}
-            Some(cause) => {
-                let (signal, quiet_until) = (Signal::of(cause), engine.quiet.remove(&pos));
-                lane.settle(pos, signal, quiet_until, now);
-                let asked = self.asked.remove(&pos);
-                watch.settled(pos, signal, asked, now);
-                if delivery.is_open() {
-                    lane.offer(Arc::clone(delivery), now);
-                }
-            }
-            None => lane.offer(Arc::clone(delivery), now),
+        if entry.attempt.is_some() {
+            watch.recorded(pos);
+            lane.recorded(pos);
         }
+        lane.offer(Arc::clone(delivery), now);
         self.drive(at);
     }
 
@@ -162,7 +152,6 @@ impl World {
         let Some(engine) = &mut self.engine else { return };
         let pos = flight.before.id.pos();
         let at = flight.before.endpoint.0 as usize - 1;
-        self.checks.watches[at].ended(pos);
         let policy = &engine.lanes[at].endpoint.retry;
         let verdict = judge::judge(&flight.before, policy, &flight.outcome, self.chance.unit());
         if let Next::RetryAt(due_at) = verdict.next
@@ -172,25 +161,28 @@ impl World {
         }
         let ended_at = flight.outcome.started_at.plus(flight.outcome.duration);
         let asked = |answer: &Answer| asked_wait(policy, answer, ended_at);
-        if let Some(wait) = flight.outcome.result.as_ref().ok().and_then(asked) {
-            engine.quiet.insert(pos, ended_at.plus(wait));
+        let quiet = flight.outcome.result.as_ref().ok().and_then(asked).map(|wait| ended_at.plus(wait));
+        let signal = Signal::of(verdict.failure.as_ref().map(|failure| failure.cause));
+        let leaks = self.bug == Some(Bug::SlotLeaks) && self.store.rows[&pos].state == State::Cancelled;
+        if let Some(lane) = engine.lanes[at].lane.as_mut().filter(|_| !leaks) {
+            lane.land(pos, signal, quiet, self.now);
         }
         let endpoint = Arc::clone(&self.told[at]);
         let Flight { before, outcome, asked } = *flight;
         let reaction = Reaction { outcome, asked };
         let wait = reaction.wait(&endpoint.retry);
-        if let Some(wait) = wait {
-            self.asked.insert(pos, self.now.plus(wait));
-        }
+        let quiet = wait.map(|wait| self.now.plus(wait));
+        self.checks.watches[at].landed(pos, signal, quiet, self.now);
         let earliest = checks::earliest(&endpoint, before.attempts + 1, self.now, wait);
         let flight = Box::new(Flight { before, outcome: reaction.outcome, asked });
         self.write(Write::Result { flight, verdict, endpoint, earliest });
+        self.drive(at);
     }
 
-    /// Whether the engine alive holds nothing in flight.
+    /// Whether the engine alive holds nothing in flight or unrecorded.
     pub fn rested(&self) -> bool {
         let lanes = self.engine.iter().flat_map(|engine| &engine.lanes);
-        lanes.flat_map(|place| &place.lane).all(|lane| lane.in_flight() == 0)
+        lanes.flat_map(|place| &place.lane).all(|lane| lane.in_flight() == 0 && lane.unrecorded() == 0)
     }
 }
 

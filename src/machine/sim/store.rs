@@ -14,6 +14,7 @@ use crate::{
     domain::{Cause, Delivery, Endpoint, EndpointState, Micros, Outcome, Pos, State, Timestamp},
     machine::{
         judge::{self, Verdict},
+        lane::Turn,
         samples,
     },
 };
@@ -131,9 +132,10 @@ impl Store {
         self.open.iter().map(BTreeMap::len).sum()
     }
 
-    /// The first open deliveries of an endpoint, and whether these are all.
-    pub fn page(&self, endpoint: usize, count: usize) -> (Vec<Arc<Delivery>>, bool) {
-        let page: Vec<_> = self.open[endpoint].values().take(count).cloned().collect();
+    /// The first open deliveries of an endpoint from a turn on, and whether these are all.
+    pub fn page(&self, endpoint: usize, from: Turn, count: usize) -> (Vec<Arc<Delivery>>, bool) {
+        let page: Vec<_> =
+            self.open[endpoint].range(from..).map(|(_, it)| Arc::clone(it)).take(count).collect();
         let last = page.len() < count;
         (page, last)
     }

@@ -95,16 +95,16 @@ impl Watch {
         }
     }
 
-    /// An attempt's record came along the feed.
-    pub fn settled(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
-        self.unsettled.remove(&pos);
+    /// A request is over.
+    pub fn landed(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
+        self.on_wire.remove(&pos);
         self.circuit.answered(pos, signal, now);
         self.quiet_until = self.quiet_until.max(quiet_until);
     }
 
-    /// A request is over.
-    pub fn ended(&mut self, pos: Pos) {
-        self.on_wire.remove(&pos);
+    /// Its record came along the feed.
+    pub fn recorded(&mut self, pos: Pos) {
+        self.unsettled.remove(&pos);
     }
 
     /// The lane has come to rest.
@@ -147,6 +147,8 @@ impl Watch {
         let state = self.endpoint.state;
         require(state == EndpointState::Active, || format!("sent to an endpoint that is {state:?}"))?;
         require(self.unsettled.insert(pos), || "sent twice at once".to_owned())?;
+        let landed = self.unsettled.len() - 1 - self.on_wire.len();
+        require(landed < WINDOW, || format!("sent while {landed} results are not recorded"))?;
         self.on_wire.insert(pos);
         let (flying, most) = (self.on_wire.len(), self.endpoint.max_in_flight);
         require(flying <= most as usize, || format!("{flying} in flight, {most} allowed"))?;

@@ -1,6 +1,6 @@
 //! Time, and everything that happens in it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     agenda::{Agenda, Happening},
@@ -12,7 +12,7 @@ use super::{
     scenario::{self, Faults, Scenario},
     store::{Store, Write},
 };
-use crate::domain::{Endpoint, Micros, Pos, Timestamp};
+use crate::domain::{Endpoint, Micros, Timestamp};
 
 /// After the faults have ended, everything is to be final within this time: the
 /// longest schedules, silences and backlogs at the lowest rate fit several times.
@@ -38,8 +38,6 @@ pub struct World {
     pub life: u32,
     /// Endpoints as the engine was last told.
     pub told: Vec<Arc<Endpoint>>,
-    /// Silence asked for by answers that the engine will hear of.
-    pub asked: HashMap<Pos, Timestamp>,
     /// A look at the feed is planned.
     pub tailing: bool,
     /// Pages read.
@@ -108,7 +106,6 @@ impl World {
             bug,
             engine: None,
             life: 0,
-            asked: HashMap::new(),
             tailing: false,
             pages: 0,
             rushes: RUSHES_MAX,
@@ -186,7 +183,6 @@ impl World {
             self.trace(|| "CRASH".to_owned());
             self.checks.crashed();
             self.pending.clear();
-            self.asked.clear();
             (self.committing, self.tailing) = (false, false);
             let down = self.chance.millis(0, 5_000);
             self.agenda.add(self.now.plus(down), Happening::Start);
