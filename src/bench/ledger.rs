@@ -15,6 +15,7 @@ pub struct Ledger {
     deliveries: Vec<Delivery>,
     endpoints: usize,
     times: u32,
+    acks: AtomicU64,
     requests: AtomicU64,
     strays: AtomicU64,
 }
@@ -41,6 +42,7 @@ impl Ledger {
             deliveries: std::iter::repeat_with(Delivery::default).take(deliveries).collect(),
             endpoints,
             times,
+            acks: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             strays: AtomicU64::new(0),
         }
@@ -54,6 +56,16 @@ impl Ledger {
     /// Requests that are to arrive.
     pub fn expected(&self) -> u64 {
         self.deliveries() * u64::from(self.times)
+    }
+
+    /// Events that are to be published.
+    pub fn events(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    /// Events that were acknowledged.
+    pub fn acks(&self) -> u64 {
+        self.acks.load(Relaxed)
     }
 
     /// Requests that have arrived.
@@ -72,6 +84,7 @@ impl Ledger {
     pub fn acked(&self, number: u64, at: Timestamp) {
         if let Some(event) = self.events.get(number as usize) {
             event.acked_at.store(micros(at), Relaxed);
+            self.acks.fetch_add(1, Relaxed);
         }
     }
 

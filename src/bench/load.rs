@@ -18,6 +18,10 @@ use super::{
 };
 use crate::grpc::pb;
 
+/// The type of the events of a load.
+pub const EVENT_TYPE: &str = "bench.load";
+/// The least delay of a retry that the API allows: 10 ms.
+const RETRY_DELAY_NANOS: i32 = 10_000_000;
 /// How often arrivals are looked at, and whether all of them are recorded: what
 /// asks the server adds to what it costs.
 const LOOK: Duration = Duration::from_millis(20);
@@ -45,22 +49,14 @@ impl Load {
 
     /// Puts the load on a server that has been given nothing else to do.
     pub async fn run(&self, setup: &Setup, server: &Server) -> Result<Sample> {
-        let times = match self.manner {
-            Manner::Prompt => 1,
-            Manner::FailsFirst => 2,
-        };
+        let times = if self.manner == Manner::FailsFirst { 2 } else { 1 };
         let ledger = Arc::new(Ledger::new(self.events, self.fanout, times));
         let receiver = Receiver::start(Arc::clone(&ledger), self.manner, setup.clock.clone()).await?;
+        let mut endpoints = Vec::new();
         for index in 0..self.fanout {
-            server.register(subscriber(receiver.url(index), EVENT_TYPE)).await?;
+            endpoints.push(server.register(self.subscriber(receiver.url(index))).await?);
         }
-        let publisher = Arc::new(Publisher {
-            clock: setup.clock.clone(),
-            ledger: Arc::clone(&ledger),
-            events: u64::from(self.events),
-            payload: setup.options.payload as usize,
-            event_type: EVENT_TYPE,
-        });
+        let publisher = Publisher::new(setup, &ledger, EVENT_TYPE);
         setup.progress.part("", ledger.expected());
         let waiting = server.queue_size().await?;
         let before = server.usage()?;
@@ -68,15 +64,26 @@ impl Load {
         recorded(server, waiting).await?;
         let after = server.usage()?;
         ledger.check()?;
+        // What comes next on this server is not for them.
+        for id in endpoints {
+            server.remove(id).await?;
+        }
         let mut sample = costs(&before, &after, ledger.deliveries());
         latencies(&mut sample, &ledger);
         sample.set("connections", receiver.connections() as f64);
         Ok(sample)
     }
-}
 
-/// The type of the events of a load.
-pub const EVENT_TYPE: &str = "bench.load";
+    fn subscriber(&self, url: String) -> pb::Endpoint {
+        let mut endpoint = subscriber(url, EVENT_TYPE);
+        if self.manner == Manner::FailsFirst {
+            let initial_delay = Some(prost_types::Duration { seconds: 0, nanos: RETRY_DELAY_NANOS });
+            endpoint.retry_policy = Some(pb::RetryPolicy { initial_delay, ..Default::default() });
+            endpoint.circuit_breaker = Some(pb::CircuitBreaker { disabled: true, ..Default::default() });
+        }
+        endpoint
+    }
+}
 
 /// An endpoint that takes what it gets: no rate limit, 64 attempts in flight.
 pub fn subscriber(url: String, event_type: &str) -> pb::Endpoint {
@@ -87,6 +94,22 @@ pub fn subscriber(url: String, event_type: &str) -> pb::Endpoint {
         max_in_flight: 64,
         ..Default::default()
     }
+}
+
+/// Publishes events that are to wait, in batches of such a size, and shows how far
+/// it is.
+pub async fn fill(setup: &Setup, server: &Server, publisher: Publisher, batch: u64) -> Result<()> {
+    let ledger = Arc::clone(&publisher.ledger);
+    setup.progress.part("filling", ledger.events());
+    let show = async {
+        while ledger.acks() < ledger.events() {
+            setup.progress.at(ledger.acks());
+            sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    tokio::try_join!(publisher.publish(server, Way::Batch(batch)), show)?;
+    Ok(())
 }
 
 /// Waits until everything has arrived, or nothing arrives any more.

@@ -27,6 +27,7 @@ mod report;
 mod rival;
 mod run;
 mod sample;
+mod scenarios;
 mod server;
 mod stats;
 mod sync;

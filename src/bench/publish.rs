@@ -14,7 +14,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{ledger::Ledger, payload::payload, server::Server};
+use super::{ledger::Ledger, payload::payload, run::Setup, server::Server};
 use crate::{
     clock::Clock,
     grpc::pb::{self, event_service_client::EventServiceClient, payload::Body},
@@ -51,8 +51,6 @@ pub struct Publisher {
     pub clock: Clock,
     /// The book.
     pub ledger: Arc<Ledger>,
-    /// Events in all.
-    pub events: u64,
     /// Bytes of each payload.
     pub payload: usize,
     /// Their type.
@@ -60,30 +58,41 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// Publishes the events of a book.
+    pub fn new(setup: &Setup, ledger: &Arc<Ledger>, event_type: &'static str) -> Self {
+        Self {
+            clock: setup.clock.clone(),
+            ledger: Arc::clone(ledger),
+            payload: setup.options.payload as usize,
+            event_type,
+        }
+    }
+
     /// Publishes everything, and returns once all of it is acknowledged.
-    pub async fn publish(self: Arc<Self>, server: &Server, way: Way) -> Result<()> {
+    pub async fn publish(self, server: &Server, way: Way) -> Result<()> {
+        let this = Arc::new(self);
         let next = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
         match way {
             Way::Stream => {
                 for lane in 0..LANES {
-                    tasks.spawn(Arc::clone(&self).stream(client(server)?, lane));
+                    tasks.spawn(Arc::clone(&this).stream(client(server)?, lane));
                 }
             }
             Way::Batch(size) => {
                 for _ in 0..LANES {
-                    tasks.spawn(Arc::clone(&self).batches(client(server)?, size, Arc::clone(&next)));
+                    tasks.spawn(Arc::clone(&this).batches(client(server)?, size, Arc::clone(&next)));
                 }
             }
             Way::Unary => {
                 for _ in 0..CONNECTIONS {
                     let client = client(server)?;
                     for _ in 0..CALLERS {
-                        tasks.spawn(Arc::clone(&self).calls(client.clone(), Arc::clone(&next)));
+                        tasks.spawn(Arc::clone(&this).calls(client.clone(), Arc::clone(&next)));
                     }
                 }
             }
-            Way::Trickle => _ = tasks.spawn(Arc::clone(&self).trickle(client(server)?)),
+            Way::Trickle => _ = tasks.spawn(Arc::clone(&this).trickle(client(server)?)),
         }
         all(tasks).await
     }
@@ -92,7 +101,7 @@ impl Publisher {
     async fn stream(self: Arc<Self>, mut client: Client, lane: usize) -> Result<()> {
         let room = Semaphore::new(UNACKED);
         let (sender, requests) = mpsc::channel(UNACKED);
-        let numbers = (lane as u64..self.events).step_by(LANES);
+        let numbers = (lane as u64..self.ledger.events()).step_by(LANES);
         let mut unacked = numbers.clone().count();
         let send = async {
             let sender = sender;
@@ -130,10 +139,10 @@ impl Publisher {
     async fn batches(self: Arc<Self>, mut client: Client, size: u64, next: Arc<AtomicU64>) -> Result<()> {
         loop {
             let first = next.fetch_add(size, Relaxed);
-            if first >= self.events {
+            if first >= self.ledger.events() {
                 return Ok(());
             }
-            let numbers = first..self.events.min(first + size);
+            let numbers = first..self.ledger.events().min(first + size);
             let now = self.clock.now();
             numbers.clone().for_each(|number| self.ledger.sent(number, now));
             let events = numbers.clone().map(|number| self.event(number)).collect();
@@ -152,7 +161,7 @@ impl Publisher {
     async fn calls(self: Arc<Self>, mut client: Client, next: Arc<AtomicU64>) -> Result<()> {
         loop {
             let number = next.fetch_add(1, Relaxed);
-            if number >= self.events {
+            if number >= self.ledger.events() {
                 return Ok(());
             }
             self.call(&mut client, number).await?;
@@ -162,7 +171,7 @@ impl Publisher {
     async fn trickle(self: Arc<Self>, client: Client) -> Result<()> {
         let mut pace = interval(TRICKLE);
         let mut calls = JoinSet::new();
-        for number in 0..self.events {
+        for number in 0..self.ledger.events() {
             pace.tick().await;
             let (this, mut client) = (Arc::clone(&self), client.clone());
             calls.spawn(async move { this.call(&mut client, number).await });

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -20,6 +21,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{ledger::Ledger, payload};
 use crate::clock::Clock;
 
+/// Pause before the next try when no connection can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
 /// How requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
@@ -27,6 +31,8 @@ pub enum Manner {
     Prompt,
     /// 500 the first time of each delivery, then 200.
     FailsFirst,
+    /// 200, but only after a while.
+    Hangs(Duration),
 }
 
 /// A listening receiver. Its connections close when it is dropped.
@@ -76,7 +82,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     // Dropped with this future, and the connections with it.
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Too many open files: some will be closed.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
         // Without it answers are only slower.
         let _ = stream.set_nodelay(true);
         shared.connections.fetch_add(1, Relaxed);
@@ -104,8 +114,10 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let endpoint = head.uri.path().strip_prefix("/e/").and_then(|index| index.parse().ok());
     let before = shared.ledger.arrived(number, endpoint.unwrap_or(usize::MAX), at);
     let mut response = Response::new(Empty::new());
-    if shared.manner == Manner::FailsFirst && before == 0 {
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    match shared.manner {
+        Manner::FailsFirst if before == 0 => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+        Manner::Prompt | Manner::FailsFirst => {}
+        Manner::Hangs(span) => tokio::time::sleep(span).await,
     }
     Ok(response)
 }

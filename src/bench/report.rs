@@ -110,13 +110,15 @@ fn cell(rounds: &[Sample], name: &str) -> String {
 
 /// A name without its unit, in words.
 fn title(name: &str) -> String {
-    name.trim_end_matches("_ms").trim_end_matches("_bytes").replace('_', " ")
+    let units = ["_ms", "_bytes", "_seconds"];
+    units.iter().find_map(|unit| name.strip_suffix(unit)).unwrap_or(name).replace('_', " ")
 }
 
 /// How many of what the name counts make one of what is told, and its sign.
 fn unit(name: &str, value: f64) -> (f64, &'static str) {
     match name {
         name if name.ends_with("_ms") => (1.0, " ms"),
+        name if name.ends_with("_seconds") => (1.0, " s"),
         name if !name.contains("bytes") => (1.0, ""),
         _ if value >= 1e6 => (1e6, " MB"),
         _ if value >= 1e3 => (1e3, " kB"),

@@ -1,6 +1,6 @@
 //! The whole run: round by round, then told.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -10,10 +10,8 @@ use super::{
     publish::Way,
     receiver::Manner,
     report::Report,
-    rival,
-    sample::{self, Sample},
-    server::{Home, Server},
-    stats, sync,
+    sample::Sample,
+    scenarios::{Backlog, Registry, backlog, endpoints, idle, neighbours, plain},
 };
 use crate::{
     clock::Clock,
@@ -50,16 +48,24 @@ async fn rounds(setup: &Setup, report: &mut Report) -> Result<()> {
     let asked = &setup.options.scenarios;
     let scenarios = if asked.is_empty() { &Scenario::DEFAULT[..] } else { asked };
     for scenario in scenarios {
+        let mut shelf = Shelf::default();
         for round in 1..=setup.options.rounds {
             setup.progress.stage(format!("{} {round}/{}", scenario.name(), setup.options.rounds));
-            let sample = round_of(setup, *scenario).await;
+            let sample = Box::pin(round_of(setup, *scenario, &mut shelf)).await;
             report.add(*scenario, sample.with_context(|| format!("{} round {round}", scenario.name()))?);
         }
     }
     Ok(())
 }
 
-async fn round_of(setup: &Setup, scenario: Scenario) -> Result<Sample> {
+/// What takes long to make and serves all rounds of a scenario.
+#[derive(Default)]
+struct Shelf {
+    backlog: Option<Backlog>,
+    registry: Option<Registry>,
+}
+
+async fn round_of(setup: &Setup, scenario: Scenario, shelf: &mut Shelf) -> Result<Sample> {
     let load = |way, events| Load {
         way,
         events: setup.options.events.unwrap_or(events),
@@ -71,35 +77,17 @@ async fn round_of(setup: &Setup, scenario: Scenario) -> Result<Sample> {
         Scenario::Batch => plain(setup, load(Way::Batch(100), 30_000)).await,
         Scenario::Unary => plain(setup, load(Way::Unary, 20_000)).await,
         Scenario::Trickle => plain(setup, load(Way::Trickle, 1000)).await,
-    }
-}
-
-/// The bare requests, and then the load on a new server.
-async fn plain(setup: &Setup, load: Load) -> Result<Sample> {
-    let raw = rival::run(setup, load.deliveries()).await?;
-    let home = Arc::new(Home::new(setup.options.store.as_deref())?);
-    let server = Server::start(&setup.program, Arc::clone(&home), &[]).await?;
-    let sync_ms = match load.way {
-        Way::Trickle => {
-            let (home, clock) = (Arc::clone(&home), setup.clock.clone());
-            Some(tokio::task::spawn_blocking(move || sync::median_ms(home.path(), &clock)).await??)
+        Scenario::Fanout => {
+            let fanout = setup.options.fanout;
+            plain(setup, Load { fanout, ..load(Way::Batch(10), 300) }).await
         }
-        Way::Stream | Way::Batch(_) | Way::Unary => None,
-    };
-    let mut sample = load.run(setup, &server).await?;
-    server.stop().await?;
-    compare(&mut sample, &raw);
-    if let Some(sync_ms) = sync_ms {
-        sample.set("fdatasync_p50_ms", sync_ms);
+        Scenario::Retry => {
+            let manner = Manner::FailsFirst;
+            plain(setup, Load { manner, ..load(Way::Stream, 20_000) }).await
+        }
+        Scenario::Backlog => backlog(setup, load(Way::Stream, 30_000), &mut shelf.backlog).await,
+        Scenario::Neighbours => neighbours(setup, load(Way::Trickle, 1000)).await,
+        Scenario::Endpoints => endpoints(setup, load(Way::Batch(100), 30_000), &mut shelf.registry).await,
+        Scenario::Idle => idle(setup).await,
     }
-    Ok(sample)
-}
-
-/// Adds the cost of the bare requests, and the ratio.
-fn compare(sample: &mut Sample, raw: &Sample) {
-    for name in raw.names() {
-        sample.set(name, raw.get(name).unwrap_or_default());
-    }
-    let cost = |name| sample.get(name).unwrap_or_default();
-    sample.set(sample::RATIO, stats::ratio(cost(sample::CPU), cost(sample::RAW_CPU)));
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpStream, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{process::Process, usage::Usage};
+use super::{process::Process, run::Setup, usage::Usage};
 use crate::grpc::pb::{self, endpoint_service_client::EndpointServiceClient};
 
 const READY: &str = "Hookwire is ready on http://127.0.0.1:";
@@ -54,18 +54,21 @@ pub struct Server {
     process: Process,
     home: Arc<Home>,
     port: u16,
+    /// From its start to the line that says it is ready.
+    pub start_seconds: f64,
 }
 
 impl Server {
     /// Starts one and waits until it is ready. `flags` are added to the usual ones.
-    pub async fn start(program: &Path, home: Arc<Home>, flags: &[String]) -> Result<Self> {
+    pub async fn start(setup: &Setup, home: Arc<Home>, flags: &[String]) -> Result<Self> {
         let text = |text: &str| text.to_owned();
         let data = home.path().join("data").display().to_string();
         let mut args = vec![text("dev"), text("--host"), text("127.0.0.1"), text("--port"), text("0")];
         args.extend([text("--log-level"), text("warn"), text("--data-dir"), data]);
         args.extend_from_slice(flags);
         let log = fs::OpenOptions::new().create(true).append(true).open(home.path().join("log"))?;
-        let mut process = Process::start(program, &args, log)?;
+        let started = setup.clock.now();
+        let mut process = Process::start(&setup.program, &args, log)?;
         let port = match timeout(START_LIMIT, ready(&mut process)).await {
             Ok(Ok(Some(port))) => port,
             Ok(Err(error)) => return Err(error),
@@ -73,7 +76,8 @@ impl Server {
                 bail!("the server did not get ready; its log ends:\n{}", home.log_tail())
             }
         };
-        Ok(Self { process, home, port })
+        let start_seconds = setup.clock.now().since(started).as_secs_f64();
+        Ok(Self { process, home, port, start_seconds })
     }
 
     /// A new connection, opened when first used.
@@ -86,6 +90,20 @@ impl Server {
         let request = pb::CreateEndpointRequest { endpoint: Some(endpoint), ..Default::default() };
         let answer = EndpointServiceClient::new(self.connect()?).create_endpoint(request).await?;
         Ok(answer.into_inner().endpoint.context("CreateEndpoint answered without an endpoint")?.id)
+    }
+
+    /// Deletes an endpoint.
+    pub async fn remove(&self, id: String) -> Result<()> {
+        let request = pb::DeleteEndpointRequest { id, ..Default::default() };
+        EndpointServiceClient::new(self.connect()?).delete_endpoint(request).await?;
+        Ok(())
+    }
+
+    /// Holds the deliveries of an endpoint back.
+    pub async fn pause(&self, id: String) -> Result<()> {
+        let request = pb::PauseEndpointRequest { id, ..Default::default() };
+        EndpointServiceClient::new(self.connect()?).pause_endpoint(request).await?;
+        Ok(())
     }
 
     /// What it has used so far.

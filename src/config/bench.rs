@@ -59,11 +59,34 @@ pub enum Scenario {
     Unary,
     /// 100 events a second on one connection: how long it takes at rest.
     Trickle,
+    /// Each event to many endpoints.
+    Fanout,
+    /// Every delivery fails once and is tried again.
+    Retry,
+    /// The streams again, beside deliveries that wait for dead endpoints, after a
+    /// restart.
+    Backlog,
+    /// The trickle again, beside endpoints that answer after 10 s only.
+    Neighbours,
+    /// The batches again, with many endpoints registered that want other types.
+    Endpoints,
+    /// A server that has nothing to do, and one that lets deliveries wait.
+    Idle,
 }
 
 impl Scenario {
     /// What is measured when nothing is named.
-    pub const DEFAULT: [Self; 4] = [Self::Stream, Self::Batch, Self::Unary, Self::Trickle];
+    pub const DEFAULT: [Self; 9] = [
+        Self::Stream,
+        Self::Batch,
+        Self::Unary,
+        Self::Trickle,
+        Self::Fanout,
+        Self::Retry,
+        Self::Backlog,
+        Self::Neighbours,
+        Self::Endpoints,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -72,6 +95,12 @@ impl Scenario {
             Self::Batch => "batch",
             Self::Unary => "unary",
             Self::Trickle => "trickle",
+            Self::Fanout => "fanout",
+            Self::Retry => "retry",
+            Self::Backlog => "backlog",
+            Self::Neighbours => "neighbours",
+            Self::Endpoints => "endpoints",
+            Self::Idle => "idle",
         }
     }
 }
