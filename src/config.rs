@@ -1,9 +1,13 @@
 //! What can be set, its names and its defaults. The only reader of arguments and
 //! of the environment.
 
+mod bench;
+
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+
+pub use self::bench::{Bench, BenchRaw, Scenario};
 
 /// Delivers webhooks: events in over gRPC, stored durably, brought to every
 /// subscribed endpoint over HTTP.
@@ -21,6 +25,12 @@ pub enum Command {
     /// Run a server for development: loopback only, no keys, any target allowed, a
     /// test receiver at `/test/webhook`.
     Dev(Dev),
+    /// Measure a server on this machine: what a delivery costs it, beside what the
+    /// bare HTTP request costs, and how long things take.
+    Bench(Bench),
+    /// The bare HTTP requests that `bench` compares with; started by it.
+    #[command(hide = true)]
+    BenchRaw(BenchRaw),
 }
 
 /// How the development server is set up.
@@ -57,4 +67,9 @@ pub struct Dev {
     /// committed, before they are answered.
     #[arg(long, env = "HOOKWIRE_CRASH_AFTER_COMMIT", hide = true)]
     pub crash_after_commit: Option<u64>,
+}
+
+/// The program that runs, to be started once more.
+pub fn this_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
 }

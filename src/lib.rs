@@ -39,8 +39,10 @@
 //!
 //! - [`telemetry`], [`config`]: logs and metrics; what can be set.
 //! - [`server`]: the composition root: builds all of it and closes it in order.
+//! - [`bench`]: measures a server from outside, as its clients and receivers do.
 
 pub mod app;
+pub mod bench;
 pub mod clock;
 pub mod config;
 pub mod content;

@@ -5,15 +5,19 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use hookwire::{
-    config::{Cli, Command, Dev},
+    bench,
+    config::{self, Cli, Command, Dev},
     server, telemetry,
 };
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Dev(dev) => run_dev(dev),
+        Command::Bench(options) => run_bench(options),
+        Command::BenchRaw(options) => runtime().and_then(|runtime| bench::raw(&runtime, &options)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -27,8 +31,7 @@ fn main() -> ExitCode {
 fn run_dev(dev: Dev) -> anyhow::Result<()> {
     telemetry::init_logs(&dev.log_level)?;
     let metrics = telemetry::init_metrics()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(obey(stop.clone()));
         let data_dir = dev.data_dir.clone();
@@ -40,6 +43,23 @@ fn run_dev(dev: Dev) -> anyhow::Result<()> {
         };
         Ok(server::dev(dev, metrics, stop, announce).await?)
     })
+}
+
+fn run_bench(options: config::Bench) -> anyhow::Result<()> {
+    let program = config::this_program()?;
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(obey(stop.clone()));
+        tokio::select! {
+            result = bench::run(options, program) => result,
+            () = stop.cancelled() => anyhow::bail!("stopped before the end"),
+        }
+    })
+}
+
+/// The runtime of the server; the raw requests run on one like it.
+fn runtime() -> anyhow::Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 /// The first signal asks for an orderly stop, the second ends at once.

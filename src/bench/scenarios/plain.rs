@@ -1,0 +1,68 @@
+//! One load on a server with an empty store.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Result;
+
+use crate::bench::{
+    load::Load,
+    publish::Way,
+    rival,
+    run::Setup,
+    sample::{self, Sample},
+    server::{Home, Server},
+    stats, sync,
+};
+
+/// The bare requests, and then the load.
+pub async fn plain(setup: &Setup, load: Load) -> Result<Sample> {
+    let raw = rival::run(setup, load.deliveries()).await?;
+    let (home, server) = fresh(setup).await?;
+    let sync_ms = match load.way {
+        Way::Trickle => Some(sync_ms(setup, home.path()).await?),
+        Way::Stream | Way::Batch(_) | Way::Unary => None,
+    };
+    let mut sample = load.run(setup, &server).await?;
+    server.stop().await?;
+    compare(&mut sample, &raw);
+    if let Some(sync_ms) = sync_ms {
+        sample.set("fdatasync_p50_ms", sync_ms);
+    }
+    Ok(sample)
+}
+
+/// A server with an empty store, and where that is.
+pub async fn fresh(setup: &Setup) -> Result<(Arc<Home>, Server)> {
+    let home = Arc::new(Home::new(setup.options.store.as_deref())?);
+    let server = Server::start(setup, Arc::clone(&home), &[]).await?;
+    Ok((home, server))
+}
+
+/// Adds the cost of the bare requests, and the ratio.
+pub fn compare(sample: &mut Sample, raw: &Sample) {
+    for name in raw.names() {
+        sample.set(name, raw.get(name).unwrap_or_default());
+    }
+    let cost = |name| sample.get(name).unwrap_or_default();
+    sample.set(sample::RATIO, stats::ratio(cost(sample::CPU), cost(sample::RAW_CPU)));
+}
+
+async fn sync_ms(setup: &Setup, directory: &Path) -> Result<f64> {
+    let (directory, clock) = (directory.to_owned(), setup.clock.clone());
+    tokio::task::spawn_blocking(move || sync::median_ms(&directory, &clock)).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_the_servers_cost_by_that_of_the_bare_requests() {
+        let (mut sample, mut raw) = (Sample::default(), Sample::default());
+        sample.set(sample::CPU, 0.6);
+        raw.set(sample::RAW_CPU, 0.2);
+        compare(&mut sample, &raw);
+        assert!((sample.get(sample::RATIO).unwrap() - 3.0).abs() < 1e-9);
+        assert_eq!(sample.get(sample::RAW_CPU), Some(0.2));
+    }
+}

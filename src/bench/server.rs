@@ -1,0 +1,165 @@
+//! The server under measurement.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
+use tokio::{net::TcpStream, time::timeout};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{process::Process, run::Setup, usage::Usage};
+use crate::grpc::pb::{self, endpoint_service_client::EndpointServiceClient};
+
+const READY: &str = "Hookwire is ready on http://127.0.0.1:";
+/// For a start on a store with millions of rows on a slow disk.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// Lines of the server's log that are shown when it fails.
+const LOG_LINES: usize = 20;
+
+/// A directory for a server's data; removed when dropped.
+pub struct Home(TempDir);
+
+impl Home {
+    /// An empty one below `parent`, or where the system keeps such.
+    pub fn new(parent: Option<&Path>) -> Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("hookwire-bench-");
+        let made = match parent {
+            Some(parent) => builder.tempdir_in(parent),
+            None => builder.tempdir(),
+        };
+        made.map(Self).context("cannot make a directory for the store")
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The last words of the servers that lived here.
+    fn log_tail(&self) -> String {
+        let text = fs::read_to_string(self.path().join("log")).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+}
+
+/// A running server.
+pub struct Server {
+    process: Process,
+    home: Arc<Home>,
+    port: u16,
+    /// From its start to the line that says it is ready.
+    pub start_seconds: f64,
+}
+
+impl Server {
+    /// Starts one and waits until it is ready. `flags` are added to the usual ones.
+    pub async fn start(setup: &Setup, home: Arc<Home>, flags: &[String]) -> Result<Self> {
+        let text = |text: &str| text.to_owned();
+        let data = home.path().join("data").display().to_string();
+        let mut args = vec![text("dev"), text("--host"), text("127.0.0.1"), text("--port"), text("0")];
+        args.extend([text("--log-level"), text("warn"), text("--data-dir"), data]);
+        args.extend_from_slice(flags);
+        let log = fs::OpenOptions::new().create(true).append(true).open(home.path().join("log"))?;
+        let started = setup.clock.now();
+        let mut process = Process::start(&setup.program, &args, log)?;
+        let port = match timeout(START_LIMIT, ready(&mut process)).await {
+            Ok(Ok(Some(port))) => port,
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(None)) | Err(_) => {
+                bail!("the server did not get ready; its log ends:\n{}", home.log_tail())
+            }
+        };
+        let start_seconds = setup.clock.now().since(started).as_secs_f64();
+        Ok(Self { process, home, port, start_seconds })
+    }
+
+    /// A new connection, opened when first used.
+    pub fn connect(&self) -> Result<Channel> {
+        Ok(Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port))?.connect_lazy())
+    }
+
+    /// Registers an endpoint; its id.
+    pub async fn register(&self, endpoint: pb::Endpoint) -> Result<String> {
+        let request = pb::CreateEndpointRequest { endpoint: Some(endpoint), ..Default::default() };
+        let answer = EndpointServiceClient::new(self.connect()?).create_endpoint(request).await?;
+        Ok(answer.into_inner().endpoint.context("CreateEndpoint answered without an endpoint")?.id)
+    }
+
+    /// Deletes an endpoint.
+    pub async fn remove(&self, id: String) -> Result<()> {
+        let request = pb::DeleteEndpointRequest { id, ..Default::default() };
+        EndpointServiceClient::new(self.connect()?).delete_endpoint(request).await?;
+        Ok(())
+    }
+
+    /// Holds the deliveries of an endpoint back.
+    pub async fn pause(&self, id: String) -> Result<()> {
+        let request = pb::PauseEndpointRequest { id, ..Default::default() };
+        EndpointServiceClient::new(self.connect()?).pause_endpoint(request).await?;
+        Ok(())
+    }
+
+    /// What it has used so far.
+    pub fn usage(&self) -> Result<Usage> {
+        let used = self.process.usage();
+        used.with_context(|| format!("the server is gone; its log ends:\n{}", self.home.log_tail()))
+    }
+
+    /// Deliveries that are not finished, by its metrics.
+    pub async fn queue_size(&self) -> Result<u64> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let host = format!("127.0.0.1:{}", self.port);
+        let request = Request::get("/metrics").header(header::HOST, host).body(Empty::<Bytes>::new())?;
+        let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
+        driver.abort();
+        gauge(&String::from_utf8_lossy(&body), "webhook_queue_size")
+            .context("the server's metrics have no webhook_queue_size")
+    }
+
+    /// Stops it in order.
+    pub async fn stop(self) -> Result<()> {
+        let status = self.process.terminate().await?;
+        if !status.success() {
+            bail!("the server ended with {status}; its log ends:\n{}", self.home.log_tail());
+        }
+        Ok(())
+    }
+}
+
+/// The port that it says it is ready on.
+async fn ready(process: &mut Process) -> Result<Option<u16>> {
+    while let Some(line) = process.line().await? {
+        if let Some((_, rest)) = line.split_once(READY) {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            return Ok(digits.parse().ok());
+        }
+    }
+    Ok(None)
+}
+
+/// A number without labels among metrics.
+fn gauge(metrics: &str, name: &str) -> Option<u64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    line.trim().parse::<f64>().ok().map(|number| number as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_is_found_by_its_whole_name() {
+        let metrics = "# TYPE a gauge\na_total 3\na{b=\"c\"} 4\na 5\n";
+        assert_eq!(gauge(metrics, "a"), Some(5));
+        assert_eq!(gauge(metrics, "b"), None);
+    }
+}
