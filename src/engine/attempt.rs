@@ -45,6 +45,9 @@ pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delive
     };
     let letters = caller.endpoint.dead_letters;
     let (after, attempt) = settle(&delivery, outcome, verdict, letters);
+    if let (State::Retrying, Some(event)) = (after.state, event) {
+        context.store.hot().keep(event);
+    }
     Finish { before: delivery, after, attempt: Some(attempt), reason, letters, gone }
 }
 
@@ -68,13 +71,10 @@ pub(super) async fn test(context: &Context, caller: &Caller, event: &Event) -> A
     settle(&delivery, outcome, verdict, caller.endpoint.dead_letters).1
 }
 
-/// The event of a delivery. First attempts find it at hand; others read it, for as
-/// long as it takes the store to answer.
+/// The event of a delivery: at hand, or read, for as long as it takes the store to
+/// answer.
 async fn event(context: &Context, delivery: &Delivery) -> Option<Arc<Event>> {
-    if delivery.attempts == 0
-        && delivery.trigger == Trigger::Event
-        && let Some(event) = context.store.hot().take(delivery.event.pos())
-    {
+    if let Some(event) = context.store.hot().take(delivery.event.pos()) {
         return Some(event);
     }
     loop {

@@ -6,14 +6,16 @@ use std::{
 };
 
 use const_format::concatcp;
+use sqlx::Row as _;
 
 use super::{
     Error, letters,
-    lists::{OF_EVENT, WAITING},
+    lists::OF_EVENT,
     publish,
     read::{self, DELIVERY},
     rows::Rows,
     tx::Tx,
+    waiting::WAITING,
 };
 use crate::{
     domain::{
@@ -112,7 +114,7 @@ impl Tx<'_> {
                 attempt.id = attempt_id(&step.after, attempt.started_at, pos);
             }
         }
-        let written = UPDATE.returning(self.conn, &steps, |query, step| {
+        let written = UPDATE.fetch(self.conn, &steps, |query, step| {
             let (it, last) = (&step.after, step.after.last.as_ref());
             let failure = last.and_then(|last| last.failure.as_ref());
             query
@@ -131,7 +133,8 @@ impl Tx<'_> {
                 .bind(failure.map(|failure| i64::from(failure.retryable)))
                 .bind(failure.map(|failure| failure.message.as_str()))
         });
-        let mut written: HashSet<i64> = written.await?.into_iter().collect();
+        let written: Result<HashSet<i64>, _> = written.await?.iter().map(|row| row.try_get(0)).collect();
+        let mut written = written?;
         // Of two steps of one delivery only the first can have been written.
         let is_written = |step: &Step| written.remove(&step.after.id.pos().0.cast_signed());
         let (steps, late): (Vec<_>, Vec<_>) = steps.into_iter().partition(is_written);

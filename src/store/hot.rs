@@ -1,8 +1,9 @@
-//! Payloads on their way out, so that a first attempt need not read them back.
+//! Events on their way out, so that attempts need not read them one by one: those
+//! just published, those of a lane's page, and those about to be tried again.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::domain::{Event, Pos};
@@ -13,7 +14,7 @@ const BYTES_MAX: usize = 32 << 20;
 /// What an entry costs besides its payload, roughly.
 const ENTRY: usize = 512;
 
-/// Events just published, for as long as first attempts are due.
+/// Events at hand, each for so many attempts.
 #[derive(Debug, Default)]
 pub struct Hot(Mutex<Inner>);
 
@@ -25,14 +26,29 @@ struct Inner {
 }
 
 impl Hot {
-    /// Keeps events for so many first attempts each.
+    /// Keeps an event for one more attempt.
+    pub fn keep(&self, event: Arc<Event>) {
+        self.insert(vec![(event, 1)]);
+    }
+
+    /// Which of these events are not at hand.
+    pub(super) fn missing(&self, events: impl Iterator<Item = Pos>) -> Vec<Pos> {
+        let inner = self.lock();
+        events.filter(|pos| !inner.events.contains_key(pos)).collect()
+    }
+
+    /// Keeps events for so many attempts each.
     pub(super) fn insert(&self, events: Vec<(Arc<Event>, u32)>) {
         if events.is_empty() {
             return;
         }
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         for (event, uses) in events {
             let pos = event.id.pos();
+            if let Some((_, known)) = inner.events.get_mut(&pos) {
+                *known += uses;
+                continue;
+            }
             inner.bytes += event.payload.data.len() + ENTRY;
             inner.events.insert(pos, (event, uses));
             inner.order.push_back(pos);
@@ -43,9 +59,9 @@ impl Hot {
         }
     }
 
-    /// An event for one first attempt; the last one takes it out.
+    /// An event for one attempt; the last one takes it out.
     pub fn take(&self, pos: Pos) -> Option<Arc<Event>> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         let (event, uses) = inner.events.get_mut(&pos)?;
         let event = Arc::clone(event);
         *uses -= 1;
@@ -59,6 +75,10 @@ impl Hot {
             }
         }
         Some(event)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,23 +11,11 @@ use super::{
     read::{self, CHANGE, CREATED, DELIVERY},
     scan::{Scan, any_of},
 };
-use crate::{
-    domain::{
-        Attempt, Change, Delivery, DeliveryId, EndpointKey, Event, EventId, EventSummary, Page, Pattern,
-        Payload, Pos, State, TenantKey, TimeRange, Timestamp, Uid,
-    },
-    machine::lane::Turn,
+use crate::domain::{
+    Attempt, Change, Delivery, DeliveryId, EndpointKey, Event, EventId, EventSummary, Page, Pattern, Payload,
+    Pos, State, TenantKey, TimeRange, Timestamp, Uid,
 };
 
-/// A lane's page: what waits for an endpoint, nearest turn first.
-pub(super) const WAITING: &str = concatcp!(
-    DELIVERY,
-    " WHERE d.state < 2 AND d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) ORDER BY d.turn_at, d.pos LIMIT $4"
-);
-/// Endpoints for which something waits: one index seek each.
-pub(super) const ENDPOINTS_WAITING: &str = "WITH RECURSIVE w (key) AS (SELECT min(endpoint) FROM deliveries WHERE state < 2 UNION ALL \
-     SELECT (SELECT min(endpoint) FROM deliveries WHERE state < 2 AND endpoint > w.key) FROM w \
-     WHERE w.key IS NOT NULL) SELECT key FROM w WHERE key IS NOT NULL";
 /// A page of the feed: deliveries made.
 pub(super) const FEED_MADE: &str =
     concatcp!(CREATED, " WHERE d.pos > $1 AND d.pos <= $2 ORDER BY d.pos LIMIT $3");
@@ -91,6 +79,7 @@ pub struct EventFilter {
 
 /// Selects events as [`event`] reads them; the payload comes last in the row, so
 /// a read without it does not touch its pages.
+/// Selects events as [`event`] reads them; goes on with a condition.
 macro_rules! event_sql {
     ($payload:literal) => {
         concat!(
@@ -101,6 +90,7 @@ macro_rules! event_sql {
         )
     };
 }
+pub(super) use event_sql;
 
 /// An event and the size of its payload, which may be left out.
 pub type SizedEvent = (Event, u64);
@@ -175,26 +165,6 @@ impl Store {
         let rows = query.fetch_all(&self.readers).await?;
         let changes: Result<Vec<Change>, _> = rows.iter().map(read::change).collect();
         Ok(changes?.into_iter().filter_map(|change| change.attempt).collect())
-    }
-
-    /// Open deliveries of an endpoint that have this turn or a later one, nearest
-    /// first.
-    pub async fn waiting(
-        &self,
-        endpoint: EndpointKey,
-        from: Turn,
-        limit: usize,
-    ) -> Result<Vec<Arc<Delivery>>, Error> {
-        let (turn_at, pos) = (from.0.0, from.1.0.cast_signed());
-        let query = sqlx::query(WAITING).bind(endpoint.0).bind(turn_at).bind(pos).bind(limit as i64);
-        let rows = query.fetch_all(&self.readers).await?;
-        rows.iter().map(|row| read::delivery(row).map(Arc::new).map_err(Error::from)).collect()
-    }
-
-    /// Endpoints for which something waits: one index seek each.
-    pub async fn endpoints_waiting(&self) -> Result<Vec<EndpointKey>, Error> {
-        let keys: Vec<i64> = sqlx::query_scalar(ENDPOINTS_WAITING).fetch_all(&self.readers).await?;
-        Ok(keys.into_iter().map(EndpointKey).collect())
     }
 
     /// The keys of endpoints by public id, deleted ones included.
@@ -309,7 +279,7 @@ fn created(query: &mut QueryBuilder<Sqlite>, column: &str, range: TimeRange) {
     }
 }
 
-fn event(row: &SqliteRow) -> Result<SizedEvent, sqlx::Error> {
+pub(super) fn event(row: &SqliteRow) -> Result<SizedEvent, sqlx::Error> {
     let pos = Pos(row.try_get::<i64, _>(0)?.cast_unsigned());
     let (salt, created_at) = (row.try_get::<i64, _>(2)? as u32, Timestamp(row.try_get(3)?));
     let metadata: Option<&str> = row.try_get(9)?;

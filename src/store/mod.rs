@@ -28,6 +28,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod waiting;
 mod writer;
 
 use std::{

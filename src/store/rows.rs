@@ -4,7 +4,11 @@
 //! round trip between threads a row; one statement for many rows cut the CPU five
 //! times. Sizes are fixed, so that a handful of statements stays prepared.
 
-use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
+use sqlx::{
+    AssertSqlSafe, Sqlite, SqliteConnection,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 
 /// Rows in one statement. A batch is cut greedily: 200 rows are 128 + 32 + 32 + 8.
 const SIZES: [usize; 4] = [128, 32, 8, 1];
@@ -37,21 +41,19 @@ impl Rows {
         Ok(())
     }
 
-    /// Runs it for all items and gathers the first column of what it returns.
-    pub async fn returning<T>(
+    /// Runs it for all items and gathers the rows that it returns.
+    pub async fn fetch<T>(
         &self,
         conn: &mut SqliteConnection,
         items: &[T],
         bind: impl for<'q> Fn(Binding<'q>, &'q T) -> Binding<'q>,
-    ) -> Result<Vec<i64>, sqlx::Error> {
-        let mut returned = Vec::with_capacity(items.len());
+    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        let mut rows = Vec::with_capacity(items.len());
         for (sql, chunk) in self.chunks(items) {
-            let query = chunk.iter().fold(sqlx::query(AssertSqlSafe(sql)), &bind);
-            for row in query.fetch_all(&mut *conn).await? {
-                returned.push(sqlx::Row::try_get::<i64, _>(&row, 0)?);
-            }
+            let query = sqlx::query(AssertSqlSafe(sql));
+            rows.extend(chunk.iter().fold(query, &bind).fetch_all(&mut *conn).await?);
         }
-        Ok(returned)
+        Ok(rows)
     }
 
     /// The statement for one row, for checks of its plan.

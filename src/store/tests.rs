@@ -367,8 +367,8 @@ async fn every_query_uses_an_index() {
     let house = House::new().await;
     let range = TimeRange { start: Some(NOW), end: Some(NOW) };
     let mut queries = vec![
-        (lists::WAITING.to_owned(), true),
-        (lists::ENDPOINTS_WAITING.to_owned(), false),
+        (super::waiting::WAITING.to_owned(), true),
+        (super::waiting::ENDPOINTS_WAITING.to_owned(), false),
         (lists::FEED_MADE.to_owned(), true),
         (lists::FEED_LATER.to_owned(), true),
         (lists::ATTEMPTS.to_owned(), false),
