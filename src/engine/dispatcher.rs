@@ -1,11 +1,12 @@
 //! The dispatcher: one task that owns every lane.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -82,10 +83,10 @@ pub async fn start(
         landings_out,
         finished: Vec::new(),
         tasks: TaskTracker::new(),
-        lanes: HashMap::new(),
+        lanes: FxHashMap::default(),
         timers: BTreeSet::new(),
         ready: VecDeque::new(),
-        flying: HashSet::new(),
+        flying: FxHashSet::default(),
         swept_at: now,
         page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
     };
@@ -116,13 +117,13 @@ struct Dispatcher {
     /// What goes to the writer next.
     finished: Vec<Finish>,
     tasks: TaskTracker,
-    lanes: HashMap<EndpointKey, Slot>,
+    lanes: FxHashMap<EndpointKey, Slot>,
     /// When lanes want to be asked again.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
     /// Lanes to ask, each once: one step a turn, so that none waits for another.
     ready: VecDeque<EndpointKey>,
     /// Deliveries whose attempt is not recorded yet.
-    flying: HashSet<Pos>,
+    flying: FxHashSet<Pos>,
     swept_at: Timestamp,
     /// Pages read at once at most, so that many lanes, as after a start, leave
     /// readers to the callers.

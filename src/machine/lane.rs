@@ -19,9 +19,11 @@
 //! events nor a flood of new events starves retries.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     breaker::{Breaker, Position, Signal},
@@ -44,7 +46,7 @@ pub struct Lane {
     bucket: Bucket,
     breaker: Breaker,
     quiet_until: Option<Timestamp>,
-    places: HashMap<Pos, Place>,
+    places: FxHashMap<Pos, Place>,
     /// Not due yet, by due time.
     waiting: BTreeMap<Turn, Arc<Delivery>>,
     /// Due, never tried.
@@ -87,7 +89,7 @@ struct Outside {
     /// The nearest turn left to the store since.
     skipped: Option<Turn>,
     /// Deliveries told of since; what the page says of them is older.
-    touched: HashSet<Pos>,
+    touched: FxHashSet<Pos>,
 }
 
 /// What to do next.
@@ -113,7 +115,7 @@ impl Lane {
             breaker: Breaker::new(endpoint.breaker),
             endpoint,
             quiet_until: None,
-            places: HashMap::new(),
+            places: FxHashMap::default(),
             waiting: BTreeMap::new(),
             first_tries: BTreeMap::new(),
             retries: BTreeMap::new(),

@@ -32,9 +32,12 @@ pub(super) static UPDATE: LazyLock<Rows> = LazyLock::new(|| {
          last_us = v.column10, status = v.column11, cause = v.column12, retryable = v.column13, \
          message = v.column14 FROM (VALUES",
         14,
-        ") AS v WHERE deliveries.pos = v.column1 AND deliveries.revision = v.column7 - 1 RETURNING deliveries.pos",
+        ") AS v WHERE deliveries.pos = v.column1 AND deliveries.revision = v.column7 - 1",
     )
 });
+/// The last change of deliveries.
+pub(super) static LAST_CHANGE: LazyLock<Rows> =
+    LazyLock::new(|| Rows::new("SELECT last_change FROM deliveries WHERE pos IN (VALUES", 1, ")"));
 static INSERT: LazyLock<Rows> = LazyLock::new(|| Rows::new("INSERT INTO changes VALUES", 22, ""));
 
 /// How a delivery goes on after an attempt, or that its time is over.
@@ -114,7 +117,7 @@ impl Tx<'_> {
                 attempt.id = attempt_id(&step.after, attempt.started_at, pos);
             }
         }
-        let written = UPDATE.fetch(self.conn, &steps, |query, step| {
+        let written = UPDATE.execute(self.conn, &steps, |query, step| {
             let (it, last) = (&step.after, step.after.last.as_ref());
             let failure = last.and_then(|last| last.failure.as_ref());
             query
@@ -133,11 +136,16 @@ impl Tx<'_> {
                 .bind(failure.map(|failure| i64::from(failure.retryable)))
                 .bind(failure.map(|failure| failure.message.as_str()))
         });
-        let written: Result<HashSet<i64>, _> = written.await?.iter().map(|row| row.try_get(0)).collect();
-        let mut written = written?;
-        // Of two steps of one delivery only the first can have been written.
-        let is_written = |step: &Step| written.remove(&step.after.id.pos().0.cast_signed());
-        let (steps, late): (Vec<_>, Vec<_>) = steps.into_iter().partition(is_written);
+        let (steps, late) = if written.await? == steps.len() as u64 {
+            (steps, Vec::new())
+        } else {
+            let rows = LAST_CHANGE
+                .fetch(self.conn, &steps, |query, step| query.bind(step.after.id.pos().0.cast_signed()))
+                .await?;
+            let last: Result<HashSet<i64>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+            let last = last?;
+            steps.into_iter().partition(|step| last.contains(&step.after.last_change.0.cast_signed()))
+        };
         self.insert_changes(&steps).await?;
         for step in steps {
             letters::follow(self, &step.after).await?;
@@ -154,37 +162,36 @@ impl Tx<'_> {
     }
 
     async fn insert_changes(&mut self, steps: &[Step]) -> Result<(), sqlx::Error> {
-        INSERT
-            .execute(self.conn, steps, |query, step| {
-                let (it, last) = (&step.after, step.after.last.as_ref());
-                let failure = last.and_then(|last| last.failure.as_ref());
-                let timings = step.attempt.as_ref().map(|attempt| attempt.timings).unwrap_or_default();
-                let response = step.attempt.as_ref().and_then(|attempt| attempt.response.as_deref());
-                query
-                    .bind(it.last_change.0.cast_signed())
-                    .bind(it.tenant.0)
-                    .bind(it.id.pos().0.cast_signed())
-                    .bind(step.before.0.cast_signed())
-                    .bind(it.updated_at.0)
-                    .bind(i64::from(step.previous as u8))
-                    .bind(i64::from(it.state as u8))
-                    .bind(i64::from(it.attempts))
-                    .bind(it.due_at.0)
-                    .bind(it.revision.cast_signed())
-                    .bind(i64::from(step.attempt.is_some()))
-                    .bind(last.map(|last| last.at.0))
-                    .bind(last.map(|last| last.duration.0))
-                    .bind(last.and_then(|last| last.status).map(i64::from))
-                    .bind(failure.map(|failure| i64::from(failure.cause as u8)))
-                    .bind(failure.map(|failure| i64::from(failure.retryable)))
-                    .bind(failure.map(|failure| failure.message.as_str()))
-                    .bind(timings.dns.map(|span| span.0))
-                    .bind(timings.connect.map(|span| span.0))
-                    .bind(timings.tls.map(|span| span.0))
-                    .bind(timings.first_byte.map(|span| span.0))
-                    .bind(response.and_then(|response| serde_json::to_string(response).ok()))
-            })
-            .await
+        let insert = INSERT.execute(self.conn, steps, |query, step| {
+            let (it, last) = (&step.after, step.after.last.as_ref());
+            let failure = last.and_then(|last| last.failure.as_ref());
+            let timings = step.attempt.as_ref().map(|attempt| attempt.timings).unwrap_or_default();
+            let response = step.attempt.as_ref().and_then(|attempt| attempt.response.as_deref());
+            query
+                .bind(it.last_change.0.cast_signed())
+                .bind(it.tenant.0)
+                .bind(it.id.pos().0.cast_signed())
+                .bind(step.before.0.cast_signed())
+                .bind(it.updated_at.0)
+                .bind(i64::from(step.previous as u8))
+                .bind(i64::from(it.state as u8))
+                .bind(i64::from(it.attempts))
+                .bind(it.due_at.0)
+                .bind(it.revision.cast_signed())
+                .bind(i64::from(step.attempt.is_some()))
+                .bind(last.map(|last| last.at.0))
+                .bind(last.map(|last| last.duration.0))
+                .bind(last.and_then(|last| last.status).map(i64::from))
+                .bind(failure.map(|failure| i64::from(failure.cause as u8)))
+                .bind(failure.map(|failure| i64::from(failure.retryable)))
+                .bind(failure.map(|failure| failure.message.as_str()))
+                .bind(timings.dns.map(|span| span.0))
+                .bind(timings.connect.map(|span| span.0))
+                .bind(timings.tls.map(|span| span.0))
+                .bind(timings.first_byte.map(|span| span.0))
+                .bind(response.and_then(|response| serde_json::to_string(response).ok()))
+        });
+        insert.await.map(drop)
     }
 
     /// Lays a late result over what the delivery has become meanwhile.

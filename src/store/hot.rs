@@ -2,9 +2,11 @@
 //! just published, those of a lane's page, and those about to be tried again.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use rustc_hash::FxHashMap;
 
 use crate::domain::{Event, Pos};
 
@@ -20,7 +22,7 @@ pub struct Hot(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    events: HashMap<Pos, (Arc<Event>, u32)>,
+    events: FxHashMap<Pos, (Arc<Event>, u32)>,
     order: VecDeque<Pos>,
     bytes: usize,
 }

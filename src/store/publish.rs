@@ -18,7 +18,11 @@ use crate::domain::{
 pub const IDEMPOTENCY_WINDOW: i64 = 24 * 3600 * 1_000_000;
 
 static EVENTS: LazyLock<Rows> = LazyLock::new(|| Rows::new("INSERT INTO events VALUES", 13, ""));
-static DELIVERIES: LazyLock<Rows> = LazyLock::new(|| Rows::new("INSERT INTO deliveries VALUES", 26, ""));
+/// New deliveries: pending, never tried, at revision 1 since they were made.
+static DELIVERIES: LazyLock<Rows> = LazyLock::new(|| {
+    let row = "?,?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,1,?,NULL,NULL,NULL,NULL,NULL,NULL";
+    Rows::of("INSERT INTO deliveries VALUES", row, "")
+});
 static KEYS: LazyLock<Rows> = LazyLock::new(|| {
     Rows::new(
         "INSERT INTO idempotency VALUES",
@@ -276,42 +280,32 @@ impl Tx<'_> {
     }
 }
 
-/// Writes delivery rows.
+/// Writes the rows of new deliveries.
 pub(super) async fn insert_deliveries(
     tx: &mut Tx<'_>,
     deliveries: &[Arc<Delivery>],
 ) -> Result<(), sqlx::Error> {
-    DELIVERIES
-        .execute(tx.conn, deliveries, |query, it| {
-            query
-                .bind(it.id.pos().0.cast_signed())
-                .bind(it.tenant.0)
-                .bind(it.event.pos().0.cast_signed())
-                .bind(it.endpoint.0)
-                .bind(i64::from(it.id.0.salt()))
-                .bind(it.created_at.0)
-                .bind(i64::from(it.trigger as u8))
-                .bind(i64::from(it.priority))
-                .bind(i64::from(it.max_attempts))
-                .bind(it.expires_at.map(|at| at.0))
-                .bind(it.replay_of.map(|id| id.0.to_bytes().to_vec()))
-                .bind(it.letter.map(|id| id.0.to_bytes().to_vec()))
-                .bind(i64::from(it.state as u8))
-                .bind(i64::from(it.attempts))
-                .bind(it.due_at.0)
-                .bind(it.due_at.0)
-                .bind(it.turn_at.0)
-                .bind(it.updated_at.0)
-                .bind(it.revision.cast_signed())
-                .bind(it.last_change.0.cast_signed())
-                .bind(None::<i64>)
-                .bind(None::<i64>)
-                .bind(None::<i64>)
-                .bind(None::<i64>)
-                .bind(None::<i64>)
-                .bind(None::<&str>)
-        })
-        .await
+    let insert = DELIVERIES.execute(tx.conn, deliveries, |query, it| {
+        query
+            .bind(it.id.pos().0.cast_signed())
+            .bind(it.tenant.0)
+            .bind(it.event.pos().0.cast_signed())
+            .bind(it.endpoint.0)
+            .bind(i64::from(it.id.0.salt()))
+            .bind(it.created_at.0)
+            .bind(i64::from(it.trigger as u8))
+            .bind(i64::from(it.priority))
+            .bind(i64::from(it.max_attempts))
+            .bind(it.expires_at.map(|at| at.0))
+            .bind(it.replay_of.map(|id| id.0.to_bytes().to_vec()))
+            .bind(it.letter.map(|id| id.0.to_bytes().to_vec()))
+            .bind(it.due_at.0)
+            .bind(it.due_at.0)
+            .bind(it.turn_at.0)
+            .bind(it.created_at.0)
+            .bind(it.id.pos().0.cast_signed())
+    });
+    insert.await.map(drop)
 }
 
 fn compare(own: [u8; 16], known: &Known) -> Result<Published, Refused> {

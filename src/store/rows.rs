@@ -22,23 +22,30 @@ pub struct Rows([&'static str; SIZES.len()]);
 impl Rows {
     /// Puts `(?,…),(?,…)` with `columns` places a row between the two texts.
     pub fn new(before: &str, columns: usize, after: &str) -> Self {
-        let row = format!("({})", vec!["?"; columns].join(","));
+        Self::of(before, &vec!["?"; columns].join(","), after)
+    }
+
+    /// The same with the text of a row: what is known beforehand need not be bound.
+    /// Places are `?` only: SQLite looks numbered ones up in a list, one by one.
+    pub fn of(before: &str, row: &str, after: &str) -> Self {
+        let row = format!("({row})");
         // Prepared statements are kept by text for as long as the process runs.
         Self(SIZES.map(|size| &*format!("{before} {} {after}", vec![row.as_str(); size].join(",")).leak()))
     }
 
-    /// Runs it for all items; `bind` binds one row.
+    /// Runs it for all items; `bind` binds one row. Says how many rows it changed.
     pub async fn execute<T>(
         &self,
         conn: &mut SqliteConnection,
         items: &[T],
         bind: impl for<'q> Fn(Binding<'q>, &'q T) -> Binding<'q>,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<u64, sqlx::Error> {
+        let mut changed = 0;
         for (sql, chunk) in self.chunks(items) {
             let query = sqlx::query(AssertSqlSafe(sql));
-            chunk.iter().fold(query, &bind).execute(&mut *conn).await?;
+            changed += chunk.iter().fold(query, &bind).execute(&mut *conn).await?.rows_affected();
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Runs it for all items and gathers the rows that it returns.
