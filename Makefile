@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: run test lint fmt build bench soak deny clean
+.PHONY: run test lint fmt build bench bench-store soak deny clean
 
 ## Build and start the development server on http://127.0.0.1:8000.
 run:
@@ -26,8 +26,12 @@ fmt:
 build:
 	$(CARGO) build --release --locked
 
-## What the store costs a delivery.
+## What a server on this machine costs and how fast it is.
 bench:
+	$(CARGO) run --release --locked -- bench
+
+## What the store alone costs a delivery.
+bench-store:
 	$(CARGO) bench --locked --bench store
 
 ## 200 kills with a ledger of what was acknowledged and received.

@@ -39,7 +39,7 @@
 //!
 //! - [`telemetry`], [`config`]: logs and metrics; what can be set.
 //! - [`server`]: the composition root: builds all of it and closes it in order.
-//! - [`bench`]: measures a server from outside, as its clients and receivers do.
+//! - [`mod@bench`]: measures a server from outside, as its clients and receivers do.
 
 pub mod app;
 pub mod bench;

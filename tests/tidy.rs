@@ -27,7 +27,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("front", &["rest", "entropy", "grpc"]),
     ("telemetry", &[]),
     ("config", &[]),
-    ("bench", &["domain", "clock", "entropy", "signing", "content", "grpc", "config"]),
+    ("bench", &["domain", "clock", "signing", "grpc", "config"]),
     (
         "server",
         &[

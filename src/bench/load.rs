@@ -60,7 +60,7 @@ impl Load {
         setup.progress.part("", ledger.expected());
         let waiting = server.queue_size().await?;
         let before = server.usage()?;
-        tokio::try_join!(publisher.publish(server, self.way), arrival(setup, &ledger))?;
+        tokio::try_join!(publisher.publish(server, self.way), arrival(setup, &ledger, ledger.expected()))?;
         recorded(server, waiting).await?;
         let after = server.usage()?;
         ledger.check()?;
@@ -112,20 +112,21 @@ pub async fn fill(setup: &Setup, server: &Server, publisher: Publisher, batch: u
     Ok(())
 }
 
-/// Waits until everything has arrived, or nothing arrives any more.
-async fn arrival(setup: &Setup, ledger: &Ledger) -> Result<()> {
+/// Waits until so many requests have arrived, or none arrives any more.
+pub async fn arrival(setup: &Setup, ledger: &Ledger, wanted: u64) -> Result<()> {
     let (mut seen, mut since) = (0, setup.clock.now());
     loop {
-        let requests = ledger.requests();
+        let (requests, now) = (ledger.requests(), setup.clock.now());
         setup.progress.at(requests);
-        if requests >= ledger.expected() {
+        if requests >= wanted {
             return Ok(());
         }
-        let now = setup.clock.now();
         if requests > seen {
             (seen, since) = (requests, now);
-        } else if now.since(since).to_std() > STALL {
-            ledger.check()?;
+        }
+        if now.since(since).to_std() > STALL {
+            let missing = wanted - requests;
+            bail!("{missing} of {wanted} requests did not arrive, and none came for {} s", STALL.as_secs());
         }
         sleep(LOOK).await;
     }
@@ -133,7 +134,7 @@ async fn arrival(setup: &Setup, ledger: &Ledger) -> Result<()> {
 
 /// Waits until the server has recorded what arrived: no more deliveries are open
 /// than before.
-async fn recorded(server: &Server, waiting: u64) -> Result<()> {
+pub async fn recorded(server: &Server, waiting: u64) -> Result<()> {
     let looks = STALL.as_millis() / LOOK.as_millis();
     for _ in 0..looks {
         if server.queue_size().await? <= waiting {
@@ -145,7 +146,7 @@ async fn recorded(server: &Server, waiting: u64) -> Result<()> {
 }
 
 /// What the server used for so many deliveries.
-fn costs(before: &Usage, after: &Usage, deliveries: u64) -> Sample {
+pub fn costs(before: &Usage, after: &Usage, deliveries: u64) -> Sample {
     let mut sample = Sample::default();
     let cpu = after.cpu_seconds - before.cpu_seconds;
     sample.set(sample::CPU, cpu * 10_000.0 / deliveries as f64);

@@ -15,6 +15,8 @@
 //!
 //! Needs nothing but this program, and `/proc` of Linux.
 
+mod due;
+mod flood;
 mod ledger;
 mod load;
 mod payload;
@@ -31,6 +33,7 @@ mod scenarios;
 mod server;
 mod stats;
 mod sync;
+mod tally;
 mod usage;
 
 pub use self::{raw::raw, run::run};

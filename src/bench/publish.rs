@@ -30,7 +30,8 @@ const CALLERS: usize = 32;
 /// Pause between the events of a trickle: a hundred a second.
 const TRICKLE: Duration = Duration::from_millis(10);
 
-type Client = EventServiceClient<Channel>;
+/// Publishes over one connection.
+pub type Client = EventServiceClient<Channel>;
 
 /// How events are handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +119,8 @@ impl Publisher {
         };
         let receive = async {
             let responses = client.publish_event_stream(ReceiverStream::new(requests)).await;
-            let mut responses = responses.context("the stream was refused")?.into_inner();
-            while let Some(response) = responses.message().await.context("the stream broke off")? {
+            let mut responses = responses.context("a stream was not taken")?.into_inner();
+            while let Some(response) = responses.message().await.context("a stream broke off")? {
                 ensure!(!response.go_away, "the server sent the publisher away");
                 let now = self.clock.now();
                 room.add_permits(response.acks.len());
@@ -147,7 +148,7 @@ impl Publisher {
             numbers.clone().for_each(|number| self.ledger.sent(number, now));
             let events = numbers.clone().map(|number| self.event(number)).collect();
             let request = pb::BatchPublishEventsRequest { events, atomic: false };
-            let answer = client.batch_publish_events(request).await.context("a batch was refused")?;
+            let answer = client.batch_publish_events(request).await.context("a batch was not taken")?;
             let now = self.clock.now();
             let results = answer.into_inner().results;
             ensure!(results.len() as u64 == numbers.end - numbers.start, "a batch was answered in part");
@@ -183,19 +184,21 @@ impl Publisher {
         self.ledger.sent(number, self.clock.now());
         let event = Some(self.event(number));
         let request = pb::PublishEventRequest { event, include_deliveries: false };
-        client.publish_event(request).await.context("an event was refused")?;
+        client.publish_event(request).await.context("an event was not taken")?;
         self.ledger.acked(number, self.clock.now());
         Ok(())
     }
 
-    fn event(&self, number: u64) -> pb::Event {
+    /// An event by its number.
+    pub fn event(&self, number: u64) -> pb::Event {
         let body = Some(Body::Data(payload(number, self.payload)));
         let payload = Some(pb::Payload { content_type: "application/json".to_owned(), body });
         pb::Event { event_type: self.event_type.to_owned(), payload, ..Default::default() }
     }
 }
 
-fn client(server: &Server) -> Result<Client> {
+/// A client over a new connection.
+pub fn client(server: &Server) -> Result<Client> {
     Ok(EventServiceClient::new(server.connect()?))
 }
 

@@ -54,8 +54,8 @@ impl Report {
         })
     }
 
-    /// One line per scenario: the median and, if there are several rounds, from
-    /// where to where they reached. What has no column follows on lines of its own.
+    /// One line per scenario: the median and, if the rounds differ, from where
+    /// to where they reached. What has no column follows on lines of its own.
     fn table(&self) -> String {
         let mut lines = vec![vec!["scenario".to_owned()]];
         lines[0].extend(COLUMNS.iter().map(|(_, title)| (*title).to_owned()));
@@ -104,7 +104,8 @@ fn cell(rounds: &[Sample], name: &str) -> String {
     let Some(Spread { median, min, max }) = Spread::of(&values) else { return "-".to_owned() };
     let (scale, unit) = unit(name, median);
     let told = |value: f64| digits(value / scale);
-    let spread = if values.len() == 1 { String::new() } else { format!(" ({}..{})", told(min), told(max)) };
+    let (min, max) = (told(min), told(max));
+    let spread = if min == max { String::new() } else { format!(" ({min}..{max})") };
     format!("{}{unit}{spread}", told(median))
 }
 
@@ -162,7 +163,7 @@ mod tests {
         assert!(lines[0].starts_with("scenario  deliveries/s"), "{table}");
         assert!(lines[1].starts_with("stream    12346 (12000..13000)"), "{table}");
         assert!(lines[1].contains("2.50 (2.25..3)"), "{table}");
-        assert_eq!(lines[2], "  fdatasync p50: 0.154 ms (0.154..0.154)");
+        assert_eq!(lines[2], "  fdatasync p50: 0.154 ms");
         assert_eq!(lines.len(), 3);
     }
 

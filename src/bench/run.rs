@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::{
     load::Load,
@@ -11,7 +11,7 @@ use super::{
     receiver::Manner,
     report::Report,
     sample::Sample,
-    scenarios::{Backlog, Registry, backlog, endpoints, idle, neighbours, plain},
+    scenarios::{Backlog, Registry, backlog, endpoints, idle, neighbours, overload, plain},
 };
 use crate::{
     clock::Clock,
@@ -51,8 +51,11 @@ async fn rounds(setup: &Setup, report: &mut Report) -> Result<()> {
         let mut shelf = Shelf::default();
         for round in 1..=setup.options.rounds {
             setup.progress.stage(format!("{} {round}/{}", scenario.name(), setup.options.rounds));
-            let sample = Box::pin(round_of(setup, *scenario, &mut shelf)).await;
-            report.add(*scenario, sample.with_context(|| format!("{} round {round}", scenario.name()))?);
+            let place = || format!("{} round {round}", scenario.name());
+            let sample = Box::pin(round_of(setup, *scenario, &mut shelf)).await.with_context(place)?;
+            let complaint = sample.complaint().map(|complaint| anyhow!("{complaint}").context(place()));
+            report.add(*scenario, sample);
+            complaint.map_or(Ok(()), Err)?;
         }
     }
     Ok(())
@@ -88,6 +91,7 @@ async fn round_of(setup: &Setup, scenario: Scenario, shelf: &mut Shelf) -> Resul
         Scenario::Backlog => backlog(setup, load(Way::Stream, 30_000), &mut shelf.backlog).await,
         Scenario::Neighbours => neighbours(setup, load(Way::Trickle, 1000)).await,
         Scenario::Endpoints => endpoints(setup, load(Way::Batch(100), 30_000), &mut shelf.registry).await,
+        Scenario::Overload => overload(setup).await,
         Scenario::Idle => idle(setup).await,
     }
 }

@@ -37,24 +37,37 @@ pub const COLUMNS: [(&str, &str); 10] = [
 
 /// The numbers of one round, in the order in which they were found.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sample(Vec<(&'static str, f64)>);
+pub struct Sample {
+    numbers: Vec<(&'static str, f64)>,
+    complaint: Option<String>,
+}
 
 impl Sample {
     /// Adds a number, or replaces it.
     pub fn set(&mut self, name: &'static str, value: f64) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
+        match self.numbers.iter_mut().find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value,
-            None => self.0.push((name, value)),
+            None => self.numbers.push((name, value)),
         }
     }
 
     /// A number by its name.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        self.numbers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
     /// Every name.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|(name, _)| *name)
+        self.numbers.iter().map(|(name, _)| *name)
+    }
+
+    /// Says that the run fails by this round, although its numbers are worth telling.
+    pub fn complain(&mut self, why: String) {
+        self.complaint = Some(why);
+    }
+
+    /// Why the run fails by this round.
+    pub fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
     }
 }

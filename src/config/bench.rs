@@ -70,6 +70,9 @@ pub enum Scenario {
     Neighbours,
     /// The batches again, with many endpoints registered that want other types.
     Endpoints,
+    /// Five times what the server can deliver: what it accepts, what it refuses and
+    /// how soon.
+    Overload,
     /// A server that has nothing to do, and one that lets deliveries wait.
     Idle,
 }
@@ -100,6 +103,7 @@ impl Scenario {
             Self::Backlog => "backlog",
             Self::Neighbours => "neighbours",
             Self::Endpoints => "endpoints",
+            Self::Overload => "overload",
             Self::Idle => "idle",
         }
     }

@@ -6,6 +6,7 @@
 //! are shared. So a claim that holds here holds for any client.
 
 mod bad_input;
+mod bench;
 mod bodies;
 mod crash;
 mod idempotency;

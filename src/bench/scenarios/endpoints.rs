@@ -100,6 +100,6 @@ async fn registrar(
         // Nothing is ever sent there.
         let endpoint = subscriber(format!("http://127.0.0.1:9/e/{number}"), &format!("other.{number}"));
         let request = pb::CreateEndpointRequest { endpoint: Some(endpoint), ..Default::default() };
-        client.create_endpoint(request).await.context("an endpoint was refused")?;
+        client.create_endpoint(request).await.context("an endpoint was not taken")?;
     }
 }

@@ -5,6 +5,7 @@ mod backlog;
 mod endpoints;
 mod idle;
 mod neighbours;
+mod overload;
 mod plain;
 
 pub use self::{
@@ -12,5 +13,6 @@ pub use self::{
     endpoints::{Registry, endpoints},
     idle::idle,
     neighbours::neighbours,
+    overload::overload,
     plain::plain,
 };
