@@ -32,6 +32,9 @@ use crate::{
 
 /// Changes taken from the feed before lanes are asked again.
 const BATCH: usize = 512;
+/// Waiting deliveries held in memory over all lanes, beyond the window of each:
+/// some 16 MB. What comes faster than it goes out need not be read back.
+const ROOM: usize = 32 * 1024;
 /// Questions waiting at most.
 const ASKS_MAX: usize = 1024;
 /// Lanes whose pages are read at once.
@@ -84,6 +87,7 @@ pub async fn start(
         finished: Vec::new(),
         tasks: TaskTracker::new(),
         lanes: FxHashMap::default(),
+        held: 0,
         timers: BTreeSet::new(),
         ready: VecDeque::new(),
         flying: FxHashSet::default(),
@@ -118,6 +122,8 @@ struct Dispatcher {
     finished: Vec<Finish>,
     tasks: TaskTracker,
     lanes: FxHashMap<EndpointKey, Slot>,
+    /// Waiting deliveries in all lanes.
+    held: usize,
     /// When lanes want to be asked again.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
     /// Lanes to ask, each once: one step a turn, so that none waits for another.
@@ -256,7 +262,9 @@ impl Dispatcher {
         if change.attempt.is_some() {
             slot.lane.recorded(delivery.id.pos());
         }
-        slot.lane.offer(Arc::clone(delivery), now);
+        let held = slot.lane.held();
+        slot.lane.offer(Arc::clone(delivery), held + ROOM.saturating_sub(self.held), now);
+        self.held = self.held + slot.lane.held() - held;
         self.wake(key);
     }
 
@@ -291,7 +299,9 @@ impl Dispatcher {
             let Some(key) = self.ready.pop_front() else { return };
             let Some(slot) = self.lanes.get_mut(&key) else { continue };
             slot.is_ready = false;
+            let held = slot.lane.held();
             let step = slot.lane.next(now);
+            self.held = self.held + slot.lane.held() - held;
             let caller = Arc::clone(&slot.caller);
             match step {
                 Step::Send(delivery) => {
@@ -327,12 +337,16 @@ impl Dispatcher {
         match page {
             Ok(page) => {
                 let last = page.len() < limit;
+                let held = slot.lane.held();
                 slot.lane.paged(page, last, now);
+                self.held = self.held + slot.lane.held() - held;
                 self.wake(key);
             }
             Err(error) => {
                 tracing::warn!(%error, "waiting deliveries could not be read; trying again");
+                let held = slot.lane.held();
                 slot.lane.page_failed();
+                self.held = self.held + slot.lane.held() - held;
                 self.set_timer(key, Some(now.plus(PAUSE.into())));
             }
         }
@@ -392,7 +406,9 @@ impl Dispatcher {
     }
 
     fn close_lane(&mut self, key: EndpointKey) {
-        if let Some(at) = self.lanes.remove(&key).and_then(|slot| slot.timer) {
+        let Some(slot) = self.lanes.remove(&key) else { return };
+        self.held -= slot.lane.held();
+        if let Some(at) = slot.timer {
             self.timers.remove(&(at, key));
         }
     }

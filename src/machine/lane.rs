@@ -6,8 +6,8 @@
 //! endpoint asked for, the circuit breaker, the cap on attempts in flight and the
 //! token bucket; a hold spends no attempt.
 //!
-//! Memory is a window: at most [`WINDOW`] waiting deliveries are held, those whose
-//! turn is nearest. The others wait in the store, all at or after the `horizon`.
+//! Memory is a window: a lane holds the waiting deliveries whose turn is nearest,
+//! [`WINDOW`] of them or, while it flows, as many as its owner has room for. The others wait in the store, all at or after the `horizon`.
 //! As the window drains the lane asks for the next page. Whatever is offered
 //! meanwhile is taken in as far as there is room, the nearest turns first; what
 //! lies beyond the horizon waits for the page, so it overtakes nothing in it. What
@@ -31,8 +31,11 @@ use super::{
 };
 use crate::domain::{Delivery, Endpoint, EndpointState, Hold, Live, Pos, Timestamp};
 
-/// Waiting deliveries held in memory for one endpoint.
+/// Waiting deliveries that any lane may hold.
 pub const WINDOW: usize = 256;
+/// Results not yet recorded, or expirations, at most: a crash repeats as many
+/// requests, and no more of them help to fill a transaction.
+pub(super) const UNRECORDED_MAX: usize = 512;
 /// First tries sent for each retry, when both are due: retries take a fifth.
 pub const FIRST_TRIES_PER_RETRY: u32 = 4;
 
@@ -151,8 +154,9 @@ impl Lane {
         self.quiet_until = None;
     }
 
-    /// A delivery was made or changed.
-    pub fn offer(&mut self, delivery: Arc<Delivery>, now: Timestamp) {
+    /// A delivery was made or changed. `room` is how many waiting deliveries the lane
+    /// may hold while it flows, if more than a window.
+    pub fn offer(&mut self, delivery: Arc<Delivery>, room: usize, now: Timestamp) {
         let pos = delivery.id.pos();
         if self.store.paging {
             self.store.touched.insert(pos);
@@ -174,7 +178,10 @@ impl Lane {
         }
         if self.store.paging || self.reaches((delivery.turn_at, pos)) {
             self.insert(delivery, now);
-            self.shed();
+            if self.held() > WINDOW {
+                let room = if self.flows(now) { room.max(WINDOW) } else { WINDOW };
+                self.shed(room);
+            }
         }
     }
 
@@ -212,6 +219,7 @@ impl Lane {
 
     /// The page that was asked for. `last` says that the store holds no more.
     pub fn paged(&mut self, page: Vec<Arc<Delivery>>, last: bool, now: Timestamp) {
+        let held = self.held();
         let end = page.last().map(|delivery| (delivery.turn_at, delivery.id.pos()));
         let Outside { skipped, touched, .. } = std::mem::take(&mut self.store);
         let more = if last { None } else { end };
@@ -225,7 +233,7 @@ impl Lane {
                 self.insert(delivery, now);
             }
         }
-        self.shed();
+        self.shed(held.max(WINDOW));
     }
 
     /// The page could not be read; it will be asked for again.
@@ -233,7 +241,7 @@ impl Lane {
         self.store.paging = false;
         self.store.horizon = [self.store.horizon, self.store.skipped.take()].into_iter().flatten().min();
         self.store.touched.clear();
-        self.shed();
+        self.shed(self.held());
     }
 
     /// The next thing to do. Call until it says to wait.
@@ -243,7 +251,7 @@ impl Lane {
         // on a full disk, must not pile up.
         if let Some(&(at, pos)) = self.expiring.first()
             && at <= now
-            && self.ending < WINDOW
+            && self.ending < UNRECORDED_MAX
             && let Some(delivery) = self.take(pos)
         {
             self.places.insert(pos, Place::Expiring);
@@ -263,9 +271,20 @@ impl Lane {
             return Step::Wait([due, expiry].into_iter().flatten().min());
         }
         match self.gate(now) {
-            Some((_, until)) => Step::Wait([until, expiry].into_iter().flatten().min()),
+            Some((hold, until)) => {
+                if hold != Hold::MaxInFlight {
+                    // Room is for lanes that flow.
+                    self.shed(WINDOW);
+                }
+                Step::Wait([until, expiry].into_iter().flatten().min())
+            }
             None => Step::Send(self.send()),
         }
+    }
+
+    /// Whether nothing holds the lane back but what is in flight.
+    fn flows(&mut self, now: Timestamp) -> bool {
+        self.gate(now).is_none_or(|(hold, _)| hold == Hold::MaxInFlight)
     }
 
     /// Why a due delivery would have to wait now, and until when if that is known.
@@ -284,7 +303,7 @@ impl Lane {
         }
         // What lands is recorded at the store's pace; what a crash would repeat must
         // not pile up.
-        if self.in_flight >= self.endpoint.max_in_flight || self.landed >= WINDOW {
+        if self.in_flight >= self.endpoint.max_in_flight || self.landed >= UNRECORDED_MAX {
             return Some((Hold::MaxInFlight, None));
         }
         let ready = self.bucket.ready_at(now);
@@ -325,7 +344,8 @@ impl Lane {
         rested && self.places.is_empty() && self.store.horizon.is_none() && !self.store.paging
     }
 
-    fn held(&self) -> usize {
+    /// Waiting deliveries held in memory.
+    pub fn held(&self) -> usize {
         self.waiting.len() + self.first_tries.len() + self.retries.len()
     }
 
@@ -407,11 +427,11 @@ impl Lane {
         Some(delivery)
     }
 
-    /// Leaves to the store what does not fit the window, and what lies beyond the
-    /// horizon unless the page under way may move that: the furthest turns.
-    fn shed(&mut self) {
+    /// Leaves to the store what does not fit, and what lies beyond the horizon unless
+    /// the page under way may move that: the furthest turns.
+    fn shed(&mut self, room: usize) {
         while let Some(turn) = self.furthest()
-            && (self.held() > WINDOW || !(self.store.paging || self.reaches(turn)))
+            && (self.held() > room || !(self.store.paging || self.reaches(turn)))
         {
             self.take(turn.1);
             let nearest = |known: Option<Turn>| Some(known.map_or(turn, |known| known.min(turn)));
@@ -447,11 +467,6 @@ impl Lane {
     /// Attempts that are over and not recorded.
     pub(super) fn unrecorded(&self) -> usize {
         self.landed
-    }
-
-    /// Deliveries waiting in memory.
-    pub(super) fn size(&self) -> usize {
-        self.held()
     }
 }
 

@@ -35,7 +35,7 @@ fn urgent(pos: u64) -> Delivery {
 }
 
 fn offer(lane: &mut Lane, deliveries: impl IntoIterator<Item = Delivery>) {
-    deliveries.into_iter().for_each(|delivery| lane.offer(Arc::new(delivery), NOW));
+    deliveries.into_iter().for_each(|delivery| lane.offer(Arc::new(delivery), 0, NOW));
 }
 
 fn page(deliveries: impl IntoIterator<Item = Delivery>) -> Vec<Arc<Delivery>> {
@@ -217,14 +217,28 @@ fn a_slot_is_free_when_its_attempt_ends_and_unrecorded_results_are_bounded() {
     assert_eq!(lane.live(&delivery(1), NOW), Live { in_flight: true, hold: None }, "until it is recorded");
 
     let mut lane = super::tests::lane(endpoint());
-    offer(&mut lane, (1..=250).map(delivery));
-    assert_eq!(sent(&mut lane, NOW).len(), 250);
-    (1..=250).for_each(|pos| lane.land(Pos(pos), Signal::Success, None, NOW));
-    offer(&mut lane, (251..=300).map(delivery));
-    assert_eq!(sent(&mut lane, NOW).len(), 50);
-    (251..=256).for_each(|pos| lane.land(Pos(pos), Signal::Success, None, NOW));
-    offer(&mut lane, [delivery(301)]);
+    for pos in 1..=512 {
+        offer(&mut lane, [delivery(pos)]);
+        assert_eq!(sent(&mut lane, NOW), [pos]);
+        lane.land(Pos(pos), Signal::Success, None, NOW);
+    }
+    offer(&mut lane, [delivery(513)]);
     assert_eq!(lane.gate(NOW), Some((Hold::MaxInFlight, None)));
     lane.recorded(Pos(9));
-    assert_eq!(sent(&mut lane, NOW), [301]);
+    assert_eq!(sent(&mut lane, NOW), [513]);
+}
+
+#[test]
+fn a_lane_takes_what_room_there_is_while_it_flows_and_gives_it_back() {
+    let limited = RateLimit { per_second: 1.0, burst: 1, disabled: false };
+    let mut lane = lane(Endpoint { max_in_flight: 1, rate_limit: limited, ..endpoint() });
+    (1..=300).for_each(|pos| lane.offer(Arc::new(delivery(pos)), 400, NOW));
+    assert_eq!(lane.held(), 300);
+    assert_eq!(sent(&mut lane, NOW), [1]);
+    assert_eq!((lane.next(NOW), lane.held()), (Step::Wait(None), 299), "full, but it flows");
+    lane.land(Pos(1), Signal::Success, None, NOW);
+    let Step::Wait(Some(_)) = lane.next(NOW) else { panic!("the rate limit holds it back") };
+    assert_eq!(lane.held(), WINDOW);
+    lane.offer(Arc::new(delivery(301)), 400, NOW);
+    assert_eq!(lane.held(), WINDOW);
 }

@@ -103,7 +103,7 @@ impl World {
         let Some(engine) = &mut self.engine else { return };
         let place = &mut engine.lanes[at];
         let Some(lane) = &mut place.lane else { return };
-        if let Err(message) = self.checks.watches[at].rests(lane) {
+        if let Err(message) = self.checks.watches[at].rests(lane, self.room) {
             self.checks.fail(message);
         }
         if let Some(until) = until.filter(|_| place.wake_at != until) {

@@ -101,7 +101,7 @@ impl World {
             watch.recorded(pos);
             lane.recorded(pos);
         }
-        lane.offer(Arc::clone(delivery), now);
+        lane.offer(Arc::clone(delivery), self.room, now);
         self.drive(at);
     }
 

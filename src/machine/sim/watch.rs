@@ -11,7 +11,7 @@ use crate::{
     domain::{Delivery, Endpoint, EndpointState, Pos, Timestamp},
     machine::{
         breaker::Signal,
-        lane::{FIRST_TRIES_PER_RETRY, Lane, WINDOW},
+        lane::{FIRST_TRIES_PER_RETRY, Lane, UNRECORDED_MAX, WINDOW},
     },
 };
 
@@ -108,8 +108,8 @@ impl Watch {
     }
 
     /// The lane has come to rest.
-    pub fn rests(&self, lane: &Lane) -> Result<(), String> {
-        require(lane.size() <= WINDOW, || format!("{} deliveries waiting in memory", lane.size()))
+    pub fn rests(&self, lane: &Lane, room: usize) -> Result<(), String> {
+        require(lane.held() <= room.max(WINDOW), || format!("{} deliveries waiting in memory", lane.held()))
     }
 
     /// A delivery is over and about to be recorded as expired.
@@ -148,7 +148,7 @@ impl Watch {
         require(state == EndpointState::Active, || format!("sent to an endpoint that is {state:?}"))?;
         require(self.unsettled.insert(pos), || "sent twice at once".to_owned())?;
         let landed = self.unsettled.len() - 1 - self.on_wire.len();
-        require(landed < WINDOW, || format!("sent while {landed} results are not recorded"))?;
+        require(landed < UNRECORDED_MAX, || format!("sent while {landed} results are not recorded"))?;
         self.on_wire.insert(pos);
         let (flying, most) = (self.on_wire.len(), self.endpoint.max_in_flight);
         require(flying <= most as usize, || format!("{flying} in flight, {most} allowed"))?;

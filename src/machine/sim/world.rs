@@ -42,6 +42,8 @@ pub struct World {
     pub tailing: bool,
     /// Pages read.
     pub pages: u64,
+    /// Deliveries that a lane may hold while it flows.
+    pub room: usize,
     /// Rushes that may still come.
     pub rushes: u32,
     /// Handed to the writer and not known to be committed.
@@ -93,6 +95,7 @@ impl World {
     fn new(seed: u64, bug: Option<Bug>, tracing: bool) -> Self {
         let mut chance = Chance::new(seed);
         let Scenario { endpoints, faults, agenda } = Scenario::random(&mut chance);
+        let room = chance.pick(&[0, 300, 5_000]);
         let receivers = endpoints.iter().map(|_| Receiver::random(&mut chance)).collect();
         Self {
             now: scenario::BEGIN,
@@ -108,6 +111,7 @@ impl World {
             life: 0,
             tailing: false,
             pages: 0,
+            room,
             rushes: RUSHES_MAX,
             pending: Vec::new(),
             committing: false,
