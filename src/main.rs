@@ -9,6 +9,7 @@ use hookwire::{
     config::{self, Cli, Command, Dev},
     server, telemetry,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 
 fn run_dev(dev: Dev) -> anyhow::Result<()> {
     telemetry::init_logs(&dev.log_level)?;
+    allow_open_files();
     let metrics = telemetry::init_metrics()?;
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
@@ -65,6 +67,15 @@ fn run_bench(options: config::Bench) -> anyhow::Result<()> {
 /// The runtime of the server; the raw requests run on one like it.
 fn runtime() -> anyhow::Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Takes all the open files that the system allows: each attempt in flight, each
+/// connection kept and each caller is one, and common defaults of 1024 are fewer.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_err() {
+        tracing::warn!(limit = ?limit.current, "the limit of open files stays as it is");
+    }
 }
 
 /// The first signal asks for an orderly stop, the second ends at once.

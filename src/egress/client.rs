@@ -29,11 +29,8 @@ pub(super) struct Shared {
 /// What is the same for all requests.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Idle connections kept per origin. 256 by default: with fewer than are in
-    /// flight at once, connections would be closed and opened all the time.
-    pub idle_per_origin: usize,
-    /// Idle connections kept in all. 512 by default: half of the 1024 open files
-    /// that many systems allow a process.
+    /// Idle connections kept. 1024 by default, as many as attempts may be in flight:
+    /// with fewer, connections would be closed and opened all the time.
     pub idle_total: usize,
     /// How long a connection is kept idle. 30 s by default, well below the 60 to
     /// 75 s after which common proxies close one. An endpoint that announces a
@@ -53,8 +50,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            idle_per_origin: 256,
-            idle_total: 512,
+            idle_total: 1024,
             idle_age: Micros::from_secs(30),
             user_agent: HeaderValue::from_static(concat!("Hookwire/", env!("CARGO_PKG_VERSION"))),
             extra_roots: Vec::new(),
@@ -83,8 +79,8 @@ pub struct Request {
 impl Client {
     /// A client without connections.
     pub fn new(config: Config, clock: Clock) -> Self {
-        let Config { idle_per_origin, idle_total, idle_age, user_agent, extra_roots, allow_http } = config;
-        let pool = Pool::new(idle_per_origin, idle_total, idle_age);
+        let Config { idle_total, idle_age, user_agent, extra_roots, allow_http } = config;
+        let pool = Pool::new(idle_total, idle_age);
         Self(Arc::new(Shared { clock, pool, tls: tls::connector(extra_roots), user_agent, allow_http }))
     }
 

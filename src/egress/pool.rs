@@ -23,7 +23,6 @@ const SETTLE: Duration = Duration::from_millis(5);
 
 /// The idle connections of a client.
 pub(super) struct Pool {
-    per_origin: usize,
     total: usize,
     age: Micros,
     idle: Mutex<Idle>,
@@ -38,8 +37,8 @@ struct Idle {
 
 impl Pool {
     /// An empty pool with its limits.
-    pub(super) fn new(per_origin: usize, total: usize, age: Micros) -> Self {
-        Self { per_origin, total, age, idle: Mutex::default() }
+    pub(super) fn new(total: usize, age: Micros) -> Self {
+        Self { total, age, idle: Mutex::default() }
     }
 
     /// A connection that is ready for a request, if there is one.
@@ -87,16 +86,7 @@ impl Pool {
             return;
         }
         match idle.by_origin.get_mut(origin) {
-            Some(links) if links.len() >= self.per_origin => {
-                if self.per_origin > 0 {
-                    // The oldest makes room.
-                    links.remove(0);
-                    links.push(link);
-                }
-                return;
-            }
             Some(links) => links.push(link),
-            None if self.per_origin == 0 => return,
             None => {
                 idle.by_origin.insert(origin.into(), vec![link]);
             }

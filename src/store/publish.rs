@@ -8,7 +8,11 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
-use super::{rows::Rows, tx::Tx, writer::Pending};
+use super::{
+    rows::{Binding, Rows},
+    tx::Tx,
+    writer::Pending,
+};
 use crate::domain::{
     Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, TenantKey, Timestamp,
     Uid,
@@ -18,6 +22,10 @@ use crate::domain::{
 pub const IDEMPOTENCY_WINDOW: i64 = 24 * 3600 * 1_000_000;
 
 static EVENTS: LazyLock<Rows> = LazyLock::new(|| Rows::new("INSERT INTO events VALUES", 13, ""));
+/// The same where a transaction begins: one hop to the store's thread less, while
+/// the publisher waits.
+static FIRST_EVENTS: LazyLock<Rows> =
+    LazyLock::new(|| Rows::new("BEGIN IMMEDIATE; INSERT INTO events VALUES", 13, ""));
 /// New deliveries: pending, never tried, at revision 1 since they were made.
 static DELIVERIES: LazyLock<Rows> = LazyLock::new(|| {
     let row = "?,?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,1,?,NULL,NULL,NULL,NULL,NULL,NULL";
@@ -122,6 +130,28 @@ struct Accepted {
     event: Arc<Event>,
     wanting: Arc<[Arc<Endpoint>]>,
     pos: Pos,
+}
+
+impl Accepted {
+    fn bind<'q>(query: Binding<'q>, row: &'q Self) -> Binding<'q> {
+        let event = &row.event;
+        let key = Some(event.idempotency_key.as_str()).filter(|key| !key.is_empty());
+        let metadata = (!event.metadata.is_empty()).then(|| serde_json::json!(event.metadata).to_string());
+        query
+            .bind(row.pos.0.cast_signed())
+            .bind(event.tenant.0)
+            .bind(i64::from(event.id.0.salt()))
+            .bind(event.created_at.0)
+            .bind(row.wanting.len() as i64)
+            .bind(i64::from(event.priority))
+            .bind(event.deliver_at.map(|at| at.0))
+            .bind(event.expires_at.map(|at| at.0))
+            .bind(&*event.event_type)
+            .bind(key)
+            .bind(metadata)
+            .bind(&*event.payload.content_type)
+            .bind(&event.payload.data[..])
+    }
 }
 
 impl Tx<'_> {
@@ -253,28 +283,11 @@ impl Tx<'_> {
     }
 
     async fn insert_events(&mut self, accepted: &[Accepted]) -> Result<(), sqlx::Error> {
-        EVENTS
-            .execute(self.conn, accepted, |query, row| {
-                let event = &row.event;
-                let key = Some(event.idempotency_key.as_str()).filter(|key| !key.is_empty());
-                let metadata =
-                    (!event.metadata.is_empty()).then(|| serde_json::json!(event.metadata).to_string());
-                query
-                    .bind(row.pos.0.cast_signed())
-                    .bind(event.tenant.0)
-                    .bind(i64::from(event.id.0.salt()))
-                    .bind(event.created_at.0)
-                    .bind(row.wanting.len() as i64)
-                    .bind(i64::from(event.priority))
-                    .bind(event.deliver_at.map(|at| at.0))
-                    .bind(event.expires_at.map(|at| at.0))
-                    .bind(&*event.event_type)
-                    .bind(key)
-                    .bind(metadata)
-                    .bind(&*event.payload.content_type)
-                    .bind(&event.payload.data[..])
-            })
-            .await?;
+        let opening = if self.is_open { 0 } else { Rows::first(accepted.len()) };
+        let (first, others) = accepted.split_at(opening);
+        FIRST_EVENTS.execute(self.conn, first, Accepted::bind).await?;
+        self.is_open |= opening > 0;
+        EVENTS.execute(self.conn, others, Accepted::bind).await?;
         let made: Vec<_> = self.fresh_deliveries().collect();
         insert_deliveries(self, &made).await
     }

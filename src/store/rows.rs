@@ -33,6 +33,11 @@ impl Rows {
         Self(SIZES.map(|size| &*format!("{before} {} {after}", vec![row.as_str(); size].join(",")).leak()))
     }
 
+    /// How many of so many items the first statement takes.
+    pub fn first(items: usize) -> usize {
+        SIZES.into_iter().find(|size| *size <= items).unwrap_or(0)
+    }
+
     /// Runs it for all items; `bind` binds one row. Says how many rows it changed.
     pub async fn execute<T>(
         &self,

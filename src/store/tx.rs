@@ -90,6 +90,8 @@ impl SharedRoutes {
 pub struct Tx<'c> {
     pub(super) conn: &'c mut SqliteConnection,
     pub(super) routes: &'c SharedRoutes,
+    /// It has begun in the database.
+    pub(super) is_open: bool,
     position: Pos,
     started_at: Pos,
     changes: Vec<Arc<Change>>,
@@ -123,6 +125,7 @@ impl<'c> Tx<'c> {
         Self {
             conn,
             routes,
+            is_open: false,
             position,
             started_at: position,
             changes,
@@ -131,6 +134,15 @@ impl<'c> Tx<'c> {
             open: 0,
             latest,
         }
+    }
+
+    /// Begins, unless that is done. What is read before is the same as after: nobody
+    /// else writes.
+    pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        if !std::mem::replace(&mut self.is_open, true) {
+            sqlx::query("BEGIN IMMEDIATE").execute(&mut *self.conn).await?;
+        }
+        Ok(())
     }
 
     /// The next number of the feed.
@@ -199,26 +211,28 @@ impl<'c> Tx<'c> {
         Ok(())
     }
 
-    /// Writes the counter, as the last statement, and the mark if one is due.
-    pub(super) async fn close(
+    /// Commits, with the counter as the last thing written and the mark if one is
+    /// due.
+    pub(super) async fn commit(
         mut self,
         mut last_mark: Timestamp,
         mark_every: i64,
     ) -> Result<Effects, sqlx::Error> {
-        if self.position != self.started_at {
-            if self.latest.0 >= last_mark.0.saturating_add(mark_every) {
-                sqlx::query("INSERT OR IGNORE INTO marks VALUES ($1, $2)")
-                    .bind(self.latest.0)
-                    .bind(self.started_at.0.cast_signed())
-                    .execute(&mut *self.conn)
-                    .await?;
-                last_mark = self.latest;
-            }
-            sqlx::query("UPDATE meta SET value = $1 WHERE key = 'position'")
-                .bind(self.position.0.cast_signed())
+        let moved = self.position != self.started_at;
+        if moved && self.latest.0 >= last_mark.0.saturating_add(mark_every) {
+            sqlx::query("INSERT OR IGNORE INTO marks VALUES ($1, $2)")
+                .bind(self.latest.0)
+                .bind(self.started_at.0.cast_signed())
                 .execute(&mut *self.conn)
                 .await?;
+            last_mark = self.latest;
         }
+        let commit = match moved {
+            true => sqlx::query("UPDATE meta SET value = $1 WHERE key = 'position'; COMMIT")
+                .bind(self.position.0.cast_signed()),
+            false => sqlx::query("COMMIT"),
+        };
+        commit.execute(&mut *self.conn).await?;
         let changes = std::mem::take(&mut self.changes);
         Ok(Effects {
             position: self.position,

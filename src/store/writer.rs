@@ -247,9 +247,9 @@ impl Writer {
         publishes: &[(Handed, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
     ) -> Result<Vec<Answers>, sqlx::Error> {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.conn).await?;
         let mut tx = Tx::new(&mut self.conn, &self.routes, self.position, self.latest);
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish)).await?;
+        tx.begin().await?;
         tx.finish(&self.finishes).await?;
         for call in calls {
             match call.run(&mut tx).await {
@@ -258,8 +258,7 @@ impl Writer {
                 Err(error) => tracing::error!(%error, "a write was given up"),
             }
         }
-        let effects = tx.close(self.last_mark, self.config.mark_every).await?;
-        sqlx::query("COMMIT").execute(&mut self.conn).await?;
+        let effects = tx.commit(self.last_mark, self.config.mark_every).await?;
         (self.position, self.latest, self.last_mark) = (effects.position, effects.latest, effects.last_mark);
         self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);
         self.hot.insert(effects.hot);

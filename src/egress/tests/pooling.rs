@@ -43,7 +43,7 @@ async fn a_connection_is_used_again_across_threads() {
 #[tokio::test]
 async fn attempts_at_once_have_a_connection_each_and_the_surplus_is_closed() {
     let peer = Peer::answering(OK).await;
-    let client = client_with(Config { allow_http: true, idle_per_origin: 2, ..Config::default() });
+    let client = client_with(Config { allow_http: true, idle_total: 2, ..Config::default() });
     let attempts: Vec<_> = (0..5).map(|_| client.send(peer.request())).collect();
     for outcome in futures_util::future::join_all(attempts).await {
         assert_eq!(answer(outcome).status, 200);
@@ -60,7 +60,7 @@ async fn limits_of_the_pool_hold() {
     }
     assert_eq!((one.accepted(), two.accepted(), client.idle()), (1, 2, 1));
 
-    let none = client_with(Config { allow_http: true, idle_per_origin: 0, ..Config::default() });
+    let none = client_with(Config { allow_http: true, idle_total: 0, ..Config::default() });
     answer(none.send(one.request()).await);
     assert_eq!(none.idle(), 0);
 }
