@@ -4,32 +4,54 @@
 //! developer's browser reaches it too: it may post to it, or point a name of its own
 //! at 127.0.0.1. So what names another host, or comes from another site, is refused.
 
-use axum::{
-    Router,
-    extract::Request,
-    middleware::{Next, from_fn},
-    response::{IntoResponse as _, Response},
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
 };
-use http::{HeaderMap, header};
+
+use axum::response::{IntoResponse as _, Response};
+use futures_util::future::{Either, Ready, ready};
+use http::{HeaderMap, Request, header};
 use tonic::Code;
+use tower::Service;
 
 use crate::rest::Problem;
 
-/// Layers `app` so that only requests that name this machine, and come from pages
-/// of this machine if from a page at all, get through.
-pub fn loopback_only(app: Router) -> Router {
-    app.layer(from_fn(guard))
+/// Lets only requests through to `app` that name this machine, and come from pages
+/// of this machine if from a page at all.
+pub fn loopback_only<S>(app: S) -> LoopbackOnly<S> {
+    LoopbackOnly(app)
 }
 
-async fn guard(request: Request, next: Next) -> Response {
-    match foreign(&request) {
-        None => next.run(request).await,
-        Some(why) => Problem::new(Code::PermissionDenied, "ORIGIN_FORBIDDEN", why).into_response(),
+/// Made by [`loopback_only`].
+#[derive(Clone, Debug)]
+pub struct LoopbackOnly<S>(S);
+
+impl<S, B> Service<Request<B>> for LoopbackOnly<S>
+where
+    S: Service<Request<B>, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match foreign(&request) {
+            None => Either::Left(self.0.call(request)),
+            Some(why) => {
+                let problem = Problem::new(Code::PermissionDenied, "ORIGIN_FORBIDDEN", why);
+                Either::Right(ready(Ok(problem.into_response())))
+            }
+        }
     }
 }
 
 /// What about the request is not of this machine, if anything.
-fn foreign(request: &Request) -> Option<&'static str> {
+fn foreign<B>(request: &Request<B>) -> Option<&'static str> {
     let named = |name| text(request.headers(), name);
     let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(|| named(header::HOST));
     if host.is_some_and(|host| !is_local(host)) {
@@ -58,7 +80,7 @@ fn is_local(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, http::StatusCode, routing::post};
+    use axum::{Router, body::Body, http::StatusCode, routing::post};
     use tower::ServiceExt as _;
 
     use super::*;

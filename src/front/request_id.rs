@@ -1,12 +1,14 @@
 //! A name for every request: `x-request-id`.
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    middleware::{Next, from_fn_with_state},
-    response::Response,
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
 };
-use http::{HeaderName, HeaderValue};
+
+use axum::response::Response;
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue, Request};
+use tower::Service;
 
 use crate::entropy::Entropy;
 
@@ -15,19 +17,44 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id taken from a client: room for every usual scheme, short enough to log.
 const LENGTH_MAX: usize = 128;
 
-/// Layers `app` so that every request has an `x-request-id`, the client's own or a
-/// new one of 16 hex digits, and every response repeats it.
-pub fn with_request_ids(app: Router, entropy: Entropy) -> Router {
-    app.layer(from_fn_with_state(entropy, name_request))
+/// Sees to it that every request to `app` has an `x-request-id`, the client's own or
+/// a new one of 16 hex digits, and that every response repeats it.
+pub fn with_request_ids<S>(app: S, entropy: Entropy) -> WithRequestIds<S> {
+    WithRequestIds { app, entropy }
 }
 
-async fn name_request(State(entropy): State<Entropy>, mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(X_REQUEST_ID).filter(|id| is_fit(id)).cloned();
-    let id = given.unwrap_or_else(|| fresh(&entropy));
-    request.headers_mut().insert(X_REQUEST_ID, id.clone());
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(X_REQUEST_ID, id);
-    response
+/// Made by [`with_request_ids`]. A service of its own, as all that every request
+/// passes: a layer of axum's would box and copy each request several times.
+#[derive(Clone, Debug)]
+pub struct WithRequestIds<S> {
+    app: S,
+    entropy: Entropy,
+}
+
+impl<S, B> Service<Request<B>> for WithRequestIds<S>
+where
+    S: Service<Request<B>, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.app.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let given = request.headers().get(X_REQUEST_ID).filter(|id| is_fit(id)).cloned();
+        let id = given.unwrap_or_else(|| fresh(&self.entropy));
+        request.headers_mut().insert(X_REQUEST_ID, id.clone());
+        let answer = self.app.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            response.headers_mut().insert(X_REQUEST_ID, id);
+            Ok(response)
+        })
+    }
 }
 
 /// Visible ASCII only, so that it can be logged and sent on as it is.
@@ -42,7 +69,7 @@ fn fresh(entropy: &Entropy) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, http::HeaderMap, routing::get};
+    use axum::{Router, body::Body, http::HeaderMap, routing::get};
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
 

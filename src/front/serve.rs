@@ -3,9 +3,11 @@
 //! `axum::serve` sets none of the limits below and has no bounded shutdown, and
 //! tonic's own server offers HTTP/2 only; so the house drives hyper itself.
 
-use std::{future::Future, io, time::Duration};
+use std::{convert::Infallible, future::Future, io, time::Duration};
 
-use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -20,6 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 use tracing::{debug, warn};
 
 /// For the head of an HTTP/1 request, and for the first byte of a connection.
@@ -43,7 +46,11 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Serves `app` until `shutdown`, then lets calls under way finish for up to
 /// `grace`, and drops what is left. The listener is closed as soon as shutdown
 /// begins.
-pub async fn serve(listener: TcpListener, app: Router, shutdown: CancellationToken, grace: Duration) {
+pub async fn serve<S>(listener: TcpListener, app: S, shutdown: CancellationToken, grace: Duration)
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
     let builder = builder();
     let service = TowerToHyperService::new(app);
     let graceful = GracefulShutdown::new();
@@ -129,12 +136,15 @@ async fn speaks(stream: &TcpStream, shutdown: &CancellationToken) -> bool {
     }
 }
 
-async fn converse(
+async fn converse<S>(
     stream: TcpStream,
     builder: Builder<TokioExecutor>,
-    service: TowerToHyperService<Router>,
+    service: TowerToHyperService<S>,
     watcher: Watcher,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
     // Small frames of a stream must not wait for an acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
@@ -149,7 +159,7 @@ async fn converse(
 mod tests {
     use std::{cell::Cell, net::SocketAddr, sync::Arc};
 
-    use axum::routing::get;
+    use axum::{Router, routing::get};
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         sync::Notify,

@@ -31,7 +31,7 @@ const TIME_OVER: &str = "the call's time is over; it may or may not have taken e
 
 /// Bounds a call, and words its errors.
 pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let caller = Caller::by(&MetadataMap::from_headers(id_only(request.headers())));
+    let id = request.headers().get(status::REQUEST_ID).cloned();
     let path = request.uri().path();
     let streams = path == HEALTH_WATCH || STREAMS.iter().any(|method| path.ends_with(method));
     let asked = timeout(request.headers());
@@ -46,6 +46,8 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
     // An error before the first message is in the headers.
     match Status::from_header_map(response.headers()) {
         Some(error) if error.code() != tonic::Code::Ok && error.details().is_empty() => {
+            let id = id.map(|id| (http::HeaderName::from_static(status::REQUEST_ID), id));
+            let caller = Caller::by(&MetadataMap::from_headers(id.into_iter().collect()));
             match status::undecodable(&error, &caller) {
                 Some(error) => refusal(error),
                 None => response,
@@ -57,11 +59,6 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
 
 fn refusal(status: Status) -> Response {
     status.into_http::<Body>().into_response()
-}
-
-fn id_only(headers: &HeaderMap) -> HeaderMap {
-    let id = headers.get(status::REQUEST_ID).cloned();
-    id.map(|id| (http::HeaderName::from_static(status::REQUEST_ID), id)).into_iter().collect()
 }
 
 /// The time a caller gives, by `grpc-timeout`: up to eight digits and a unit.
