@@ -47,6 +47,8 @@ pub enum Signal {
     Failure,
     /// It answered; the request was at fault, or it asked us to slow down.
     Neutral,
+    /// It is gone for good.
+    Gone,
 }
 
 impl Signal {
@@ -64,13 +66,13 @@ impl Signal {
                 | Cause::ServerError
                 | Cause::MalformedResponse,
             ) => Self::Failure,
+            Some(Cause::Gone) => Self::Gone,
             Some(
                 Cause::Redirect
                 | Cause::ClientError
                 | Cause::TooManyRequests
                 | Cause::TargetForbidden
-                | Cause::InvalidRequest
-                | Cause::Gone,
+                | Cause::InvalidRequest,
             ) => Self::Neutral,
         }
     }
@@ -114,8 +116,8 @@ impl Breaker {
     /// An attempt ended.
     pub fn record(&mut self, signal: Signal, now: Timestamp) {
         match (signal, self.position) {
-            (Signal::Success, _) | (Signal::Neutral, Position::HalfOpen) => self.close(),
-            (Signal::Neutral, Position::Closed | Position::Open { .. }) => {}
+            (Signal::Success, _) | (Signal::Neutral | Signal::Gone, Position::HalfOpen) => self.close(),
+            (Signal::Neutral | Signal::Gone, Position::Closed | Position::Open { .. }) => {}
             (Signal::Failure, Position::Open { .. }) => self.failures = self.failures.saturating_add(1),
             (Signal::Failure, Position::Closed | Position::HalfOpen) => {
                 self.failures = self.failures.saturating_add(1);

@@ -63,6 +63,9 @@ pub struct Lane {
     landed: usize,
     /// Expirations being recorded.
     ending: usize,
+    /// The last delivery that found the endpoint gone, until that is recorded and
+    /// the endpoint disabled by it.
+    gone: Option<Pos>,
     /// The delivery that probes an endpoint whose breaker was open.
     probe: Option<Pos>,
     first_tries_in_row: u32,
@@ -126,6 +129,7 @@ impl Lane {
             in_flight: 0,
             landed: 0,
             ending: 0,
+            gone: None,
             probe: None,
             first_tries_in_row: 0,
             store: Outside { horizon, ..Outside::default() },
@@ -201,6 +205,9 @@ impl Lane {
         }
         self.probe = self.probe.filter(|probe| *probe != pos);
         self.quiet_until = self.quiet_until.max(quiet_until);
+        if signal == Signal::Gone {
+            self.gone = Some(pos);
+        }
     }
 
     /// The result of an attempt is recorded. If the delivery is still open, offer
@@ -215,6 +222,7 @@ impl Lane {
             self.places.remove(&pos);
             self.landed -= 1;
         }
+        self.gone = self.gone.filter(|gone| *gone != pos);
     }
 
     /// The page that was asked for. `last` says that the store holds no more.
@@ -293,6 +301,9 @@ impl Lane {
             EndpointState::Active => {}
             EndpointState::Paused => return Some((Hold::Paused, None)),
             EndpointState::Disabled | EndpointState::AutoDisabled => return Some((Hold::Disabled, None)),
+        }
+        if self.gone.is_some() {
+            return Some((Hold::Disabled, None));
         }
         if let Some(until) = self.quiet_until.filter(|until| *until > now) {
             return Some((Hold::RetryAfter, Some(until)));

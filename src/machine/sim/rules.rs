@@ -79,8 +79,8 @@ impl Circuit {
         let probing = probe.is_some();
         match signal {
             Signal::Success => (self.failures, self.open) = (0, None),
-            Signal::Neutral if probing => (self.failures, self.open) = (0, None),
-            Signal::Neutral => {}
+            Signal::Neutral | Signal::Gone if probing => (self.failures, self.open) = (0, None),
+            Signal::Neutral | Signal::Gone => {}
             Signal::Failure => {
                 self.failures += 1;
                 let opens =

@@ -32,6 +32,8 @@ pub struct Watch {
     quiet_until: Option<Timestamp>,
     on_wire: HashSet<Pos>,
     unsettled: HashSet<Pos>,
+    /// Found the endpoint gone, which is not recorded yet.
+    gone: HashSet<Pos>,
     known: HashMap<Pos, Arc<Delivery>>,
     /// Due times by turn, of open deliveries never tried.
     first_tries: Queue,
@@ -51,6 +53,7 @@ impl Watch {
             quiet_until: None,
             on_wire: HashSet::new(),
             unsettled: HashSet::new(),
+            gone: HashSet::new(),
             known: HashMap::new(),
             first_tries: Queue::new(),
             retries: Queue::new(),
@@ -98,6 +101,9 @@ impl Watch {
     /// A request is over.
     pub fn landed(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
         self.on_wire.remove(&pos);
+        if signal == Signal::Gone {
+            self.gone.insert(pos);
+        }
         self.circuit.answered(pos, signal, now);
         self.quiet_until = self.quiet_until.max(quiet_until);
     }
@@ -105,6 +111,7 @@ impl Watch {
     /// Its record came along the feed.
     pub fn recorded(&mut self, pos: Pos) {
         self.unsettled.remove(&pos);
+        self.gone.remove(&pos);
     }
 
     /// The lane has come to rest.
@@ -154,6 +161,7 @@ impl Watch {
         require(flying <= most as usize, || format!("{flying} in flight, {most} allowed"))?;
         require(self.rate.sent(now), || "more requests than the rate limit allows".to_owned())?;
         require(self.circuit.sent(pos, now), || "sent while the breaker is open".to_owned())?;
+        require(self.gone.is_empty(), || "sent although the endpoint is gone".to_owned())?;
         let quiet = self.quiet_until.is_some_and(|until| until > now);
         require(!quiet, || "sent although asked for silence".to_owned())?;
         self.in_order(delivery, lane, rows, now)
