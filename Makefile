@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: run test lint fmt build bench bench-store soak deny clean
+.PHONY: run test lint fmt build bench bench-micro soak deny clean
 
 ## Build and start the development server on http://127.0.0.1:8000.
 run:
@@ -30,8 +30,9 @@ build:
 bench:
 	$(CARGO) run --release --locked -- bench
 
-## What the store alone costs a delivery.
-bench-store:
+## What each step of a delivery costs alone: those that only compute, and the store.
+bench-micro:
+	$(CARGO) bench --locked --bench hot
 	$(CARGO) bench --locked --bench store
 
 ## 200 kills with a ledger of what was acknowledged and received.
