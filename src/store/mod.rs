@@ -75,8 +75,9 @@ use crate::domain::{
 /// Writes handed over and not yet taken, at most.
 const INBOX_MAX: usize = 16 * 1024;
 
-/// What a row costs in memory on its way to the file, roughly.
-const ROW_BYTES: u64 = 512;
+/// What writing a row costs, in bytes that take as long to write: what is pending
+/// is a bound of waiting as much as of memory.
+const ROW_BYTES: u64 = 4096;
 
 /// How the store is set up.
 #[derive(Clone, Debug)]

@@ -113,6 +113,9 @@ fn options(file: &Path) -> SqliteConnectOptions {
         .pragma("wal_autocheckpoint", "4000")
         .pragma("cache_size", "-8000")
         .statement_cache_capacity(256)
+        // A page goes over from the store's thread in one piece; with the default of
+        // 50 rows it waits for its reader several times, long if there is much to do.
+        .row_buffer_size(512)
         .disable_statement_logging()
 }
 
