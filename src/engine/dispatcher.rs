@@ -24,7 +24,7 @@ use crate::{
     feed::{self, Cursor, Start},
     machine::{
         breaker::{Position, Signal},
-        lane::{Lane, Step},
+        lane::{Lane, Step, WINDOW},
         retry_after::quiet_until,
     },
     store::{Finish, Store},
@@ -87,7 +87,7 @@ pub async fn start(
         finished: Vec::new(),
         tasks: TaskTracker::new(),
         lanes: FxHashMap::default(),
-        held: 0,
+        beyond: 0,
         timers: BTreeSet::new(),
         ready: VecDeque::new(),
         flying: FxHashSet::default(),
@@ -122,8 +122,8 @@ struct Dispatcher {
     finished: Vec<Finish>,
     tasks: TaskTracker,
     lanes: FxHashMap<EndpointKey, Slot>,
-    /// Waiting deliveries in all lanes.
-    held: usize,
+    /// Waiting deliveries held beyond the window of their lane, over all lanes.
+    beyond: usize,
     /// When lanes want to be asked again.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
     /// Lanes to ask, each once: one step a turn, so that none waits for another.
@@ -141,6 +141,21 @@ struct Slot {
     caller: Arc<Caller>,
     timer: Option<Timestamp>,
     is_ready: bool,
+}
+
+impl Slot {
+    /// Waiting deliveries held beyond a window.
+    fn beyond(&self) -> usize {
+        self.lane.held().saturating_sub(WINDOW)
+    }
+
+    /// Does something with the lane and keeps the account of what is held.
+    fn change<T>(&mut self, beyond: &mut usize, work: impl FnOnce(&mut Lane) -> T) -> T {
+        let before = self.beyond();
+        let done = work(&mut self.lane);
+        *beyond = *beyond + self.beyond() - before;
+        done
+    }
 }
 
 impl Dispatcher {
@@ -262,9 +277,8 @@ impl Dispatcher {
         if change.attempt.is_some() {
             slot.lane.recorded(delivery.id.pos());
         }
-        let held = slot.lane.held();
-        slot.lane.offer(Arc::clone(delivery), held + ROOM.saturating_sub(self.held), now);
-        self.held = self.held + slot.lane.held() - held;
+        let room = slot.lane.held().max(WINDOW) + ROOM.saturating_sub(self.beyond);
+        slot.change(&mut self.beyond, |lane| lane.offer(Arc::clone(delivery), room, now));
         self.wake(key);
     }
 
@@ -299,9 +313,7 @@ impl Dispatcher {
             let Some(key) = self.ready.pop_front() else { return };
             let Some(slot) = self.lanes.get_mut(&key) else { continue };
             slot.is_ready = false;
-            let held = slot.lane.held();
-            let step = slot.lane.next(now);
-            self.held = self.held + slot.lane.held() - held;
+            let step = slot.change(&mut self.beyond, |lane| lane.next(now));
             let caller = Arc::clone(&slot.caller);
             match step {
                 Step::Send(delivery) => {
@@ -337,16 +349,12 @@ impl Dispatcher {
         match page {
             Ok(page) => {
                 let last = page.len() < limit;
-                let held = slot.lane.held();
-                slot.lane.paged(page, last, now);
-                self.held = self.held + slot.lane.held() - held;
+                slot.change(&mut self.beyond, |lane| lane.paged(page, last, now));
                 self.wake(key);
             }
             Err(error) => {
                 tracing::warn!(%error, "waiting deliveries could not be read; trying again");
-                let held = slot.lane.held();
-                slot.lane.page_failed();
-                self.held = self.held + slot.lane.held() - held;
+                slot.change(&mut self.beyond, Lane::page_failed);
                 self.set_timer(key, Some(now.plus(PAUSE.into())));
             }
         }
@@ -407,7 +415,7 @@ impl Dispatcher {
 
     fn close_lane(&mut self, key: EndpointKey) {
         let Some(slot) = self.lanes.remove(&key) else { return };
-        self.held -= slot.lane.held();
+        self.beyond -= slot.beyond();
         if let Some(at) = slot.timer {
             self.timers.remove(&(at, key));
         }
