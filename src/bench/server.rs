@@ -9,7 +9,10 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{process::Process, run::Setup, usage::Usage};
@@ -110,6 +113,19 @@ impl Server {
     pub fn usage(&self) -> Result<Usage> {
         let used = self.process.usage();
         used.with_context(|| format!("the server is gone; its log ends:\n{}", self.home.log_tail()))
+    }
+
+    /// Waits until it has come to rest: it uses less than a tenth of a core, or 30 s
+    /// are over.
+    pub async fn settle(&self) -> Result<()> {
+        for _ in 0..60 {
+            let before = self.usage()?.cpu_seconds;
+            sleep(Duration::from_millis(500)).await;
+            if self.usage()?.cpu_seconds - before < 0.05 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Deliveries that are not finished, by its metrics.
