@@ -75,9 +75,10 @@ use crate::domain::{
 /// Writes handed over and not yet taken, at most.
 const INBOX_MAX: usize = 16 * 1024;
 
-/// What writing a row costs, in bytes that take as long to write: what is pending
-/// is a bound of waiting as much as of memory.
-const ROW_BYTES: u64 = 4096;
+/// What writing an event and a delivery cost, in bytes that take as long to write:
+/// what is pending is a bound of waiting as much as of memory.
+const EVENT_BYTES: u64 = 8192;
+const DELIVERY_BYTES: u64 = 1024;
 
 /// How the store is set up.
 #[derive(Clone, Debug)]
@@ -341,7 +342,7 @@ impl Store {
             return Err(Error::QueueFull { depth: open + rows, limit: self.config.queue_max });
         }
         let payloads: u64 = publish.events.iter().map(|event| event.payload.data.len() as u64).sum();
-        let bytes = payloads + ROW_BYTES * (rows + publish.events.len() as u64);
+        let bytes = payloads + EVENT_BYTES * publish.events.len() as u64 + DELIVERY_BYTES * rows;
         let (room, pending) = Pending::take(&self.gauges, bytes);
         // One publish alone always fits; its size has limits of its own.
         if pending > bytes && pending > self.config.pending_bytes_max {

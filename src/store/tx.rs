@@ -227,10 +227,11 @@ impl<'c> Tx<'c> {
                 .await?;
             last_mark = self.latest;
         }
-        let commit = match moved {
-            true => sqlx::query("UPDATE meta SET value = $1 WHERE key = 'position'; COMMIT")
-                .bind(self.position.0.cast_signed()),
-            false => sqlx::query("COMMIT"),
+        let commit = if moved {
+            sqlx::query("UPDATE meta SET value = $1 WHERE key = 'position'; COMMIT")
+                .bind(self.position.0.cast_signed())
+        } else {
+            sqlx::query("COMMIT")
         };
         commit.execute(&mut *self.conn).await?;
         let changes = std::mem::take(&mut self.changes);
