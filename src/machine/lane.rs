@@ -2,14 +2,15 @@
 //!
 //! A lane is told what waits ([`Lane::offer`]), how attempts ended
 //! ([`Lane::land`]), that they are recorded ([`Lane::recorded`]) and the time;
-//! asked for its [`Lane::next`] step it answers with one thing to do. It holds back for the endpoint's state, for silence the
-//! endpoint asked for, the circuit breaker, the cap on attempts in flight and the
-//! token bucket; a hold spends no attempt.
+//! asked for its [`Lane::next`] step it answers with one thing to do. It holds back
+//! for the endpoint's state, for silence the endpoint asked for, the circuit breaker,
+//! the cap on attempts in flight and the token bucket; a hold spends no attempt.
 //!
 //! Memory is a window: a lane holds the waiting deliveries whose turn is nearest,
-//! [`WINDOW`] of them or, while it flows, as many as its owner has room for. The others wait in the store, all at or after the `horizon`.
-//! As the window drains the lane asks for the next page. Whatever is offered
-//! meanwhile is taken in as far as there is room, the nearest turns first; what
+//! [`WINDOW`] of them or, while it flows, as many as its owner has room for. The
+//! others wait in the store, all at or after the `horizon`. As the window drains the
+//! lane asks for the next page. Whatever is offered meanwhile is taken in as far as
+//! there is room, the nearest turns first; what
 //! lies beyond the horizon waits for the page, so it overtakes nothing in it. What
 //! is left to the store is found by a later page, so nothing is lost between the
 //! two.
@@ -255,8 +256,7 @@ impl Lane {
     /// The next thing to do. Call until it says to wait.
     pub fn next(&mut self, now: Timestamp) -> Step {
         self.promote(now);
-        // As many at once as a window holds: what is recorded slowly, or not at all
-        // on a full disk, must not pile up.
+        // What is recorded slowly, or not at all on a full disk, must not pile up.
         if let Some(&(at, pos)) = self.expiring.first()
             && at <= now
             && self.ending < UNRECORDED_MAX

@@ -13,7 +13,7 @@ use super::{
     lists::OF_EVENT,
     publish,
     read::{self, DELIVERY},
-    rows::Rows,
+    rows::{Binding, Rows},
     tx::Tx,
     waiting::WAITING,
 };
@@ -80,6 +80,18 @@ pub enum Steered {
     Letter(crate::domain::LetterState),
 }
 
+/// Binds the six columns of a last attempt, as `read::last` reads them.
+fn bind_last<'q>(query: Binding<'q>, last: Option<&'q Last>) -> Binding<'q> {
+    let failure = last.and_then(|last| last.failure.as_ref());
+    query
+        .bind(last.map(|last| last.at.0))
+        .bind(last.map(|last| last.duration.0))
+        .bind(last.and_then(|last| last.status).map(i64::from))
+        .bind(failure.map(|failure| i64::from(failure.cause as u8)))
+        .bind(failure.map(|failure| i64::from(failure.retryable)))
+        .bind(failure.map(|failure| failure.message.as_str()))
+}
+
 impl Tx<'_> {
     /// Records results. A result that comes too late for its delivery is recorded
     /// as an attempt and changes nothing else; one recorded before is dropped.
@@ -118,9 +130,8 @@ impl Tx<'_> {
             }
         }
         let written = UPDATE.execute(self.conn, &steps, |query, step| {
-            let (it, last) = (&step.after, step.after.last.as_ref());
-            let failure = last.and_then(|last| last.failure.as_ref());
-            query
+            let it = &step.after;
+            let query = query
                 .bind(it.id.pos().0.cast_signed())
                 .bind(i64::from(it.state as u8))
                 .bind(i64::from(it.attempts))
@@ -128,13 +139,8 @@ impl Tx<'_> {
                 .bind(it.turn_at.0)
                 .bind(it.updated_at.0)
                 .bind(it.revision.cast_signed())
-                .bind(it.last_change.0.cast_signed())
-                .bind(last.map(|last| last.at.0))
-                .bind(last.map(|last| last.duration.0))
-                .bind(last.and_then(|last| last.status).map(i64::from))
-                .bind(failure.map(|failure| i64::from(failure.cause as u8)))
-                .bind(failure.map(|failure| i64::from(failure.retryable)))
-                .bind(failure.map(|failure| failure.message.as_str()))
+                .bind(it.last_change.0.cast_signed());
+            bind_last(query, it.last.as_ref())
         });
         let (steps, late) = if written.await? == steps.len() as u64 {
             (steps, Vec::new())
@@ -163,11 +169,10 @@ impl Tx<'_> {
 
     async fn insert_changes(&mut self, steps: &[Step]) -> Result<(), sqlx::Error> {
         let insert = INSERT.execute(self.conn, steps, |query, step| {
-            let (it, last) = (&step.after, step.after.last.as_ref());
-            let failure = last.and_then(|last| last.failure.as_ref());
+            let it = &step.after;
             let timings = step.attempt.as_ref().map(|attempt| attempt.timings).unwrap_or_default();
             let response = step.attempt.as_ref().and_then(|attempt| attempt.response.as_deref());
-            query
+            let query = query
                 .bind(it.last_change.0.cast_signed())
                 .bind(it.tenant.0)
                 .bind(it.id.pos().0.cast_signed())
@@ -178,13 +183,8 @@ impl Tx<'_> {
                 .bind(i64::from(it.attempts))
                 .bind(it.due_at.0)
                 .bind(it.revision.cast_signed())
-                .bind(i64::from(step.attempt.is_some()))
-                .bind(last.map(|last| last.at.0))
-                .bind(last.map(|last| last.duration.0))
-                .bind(last.and_then(|last| last.status).map(i64::from))
-                .bind(failure.map(|failure| i64::from(failure.cause as u8)))
-                .bind(failure.map(|failure| i64::from(failure.retryable)))
-                .bind(failure.map(|failure| failure.message.as_str()))
+                .bind(i64::from(step.attempt.is_some()));
+            bind_last(query, it.last.as_ref())
                 .bind(timings.dns.map(|span| span.0))
                 .bind(timings.connect.map(|span| span.0))
                 .bind(timings.tls.map(|span| span.0))

@@ -62,7 +62,7 @@ fn delivery_id(row: &SqliteRow, column: usize) -> Result<Option<DeliveryId>, sql
     Ok(bytes.and_then(|bytes| Uid::from_bytes(&bytes)).map(DeliveryId))
 }
 
-/// Reads the seven columns of a last attempt.
+/// Reads the six columns of a last attempt.
 fn last(row: &SqliteRow, from: usize) -> Result<Option<Last>, sqlx::Error> {
     let Some(at) = row.try_get::<Option<i64>, _>(from)? else { return Ok(None) };
     let cause: Option<i64> = row.try_get(from + 3)?;
