@@ -36,7 +36,7 @@ fn main() {
 async fn measure(batch: usize, without: Option<&'static str>) {
     let folder = tempfile::tempdir().expect("a folder");
     let events = if batch == 1 { EVENTS / 20 } else { EVENTS };
-    let (store, _) = open(folder.path()).await;
+    let store = open(folder.path()).await;
     if let Some(index) = without {
         store.close().await.expect("closed");
         drop(store);
@@ -45,13 +45,13 @@ async fn measure(batch: usize, without: Option<&'static str>) {
         let sql = format!("DROP INDEX {index}");
         sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.expect("dropped");
         conn.close().await.expect("closed");
-        let (store, _) = open(folder.path()).await;
+        let store = open(folder.path()).await;
         return run(store, batch, events, without, folder.path()).await;
     }
     run(store, batch, events, without, folder.path()).await;
 }
 
-async fn open(folder: &Path) -> (Arc<Store>, tokio::task::JoinHandle<Result<(), hookwire::store::Error>>) {
+async fn open(folder: &Path) -> Arc<Store> {
     let config = Config {
         directory: folder.to_owned(),
         incarnation: 1,
@@ -60,7 +60,7 @@ async fn open(folder: &Path) -> (Arc<Store>, tokio::task::JoinHandle<Result<(), 
         mark_every: 10_000_000,
         crash_after_publishes: None,
     };
-    Store::open(config).await.expect("the store opens")
+    Store::open(config).await.expect("the store opens").0
 }
 
 async fn run(store: Arc<Store>, batch: usize, events: usize, without: Option<&str>, folder: &Path) {

@@ -50,8 +50,9 @@ const MAY_USE: [(&str, &[&str]); 19] = [
 ];
 
 /// Words that have one home: the word, and the only paths that may say it.
-const HOMES: [(&str, &[&str]); 5] = [
+const HOMES: [(&str, &[&str]); 6] = [
     ("sqlx::", &["src/store/"]),
+    ("rusqlite::", &["src/store/"]),
     ("std::env", &["src/config.rs"]),
     ("Status::new", &["src/grpc/", "src/rest/"]),
     ("SystemTime::now", &["src/clock.rs"]),
@@ -61,8 +62,8 @@ const HOMES: [(&str, &[&str]); 5] = [
 /// Words a module may never say.
 const NEVER: [(&str, &[&str]); 4] = [
     ("src/machine/", &["tokio", "async fn", "tracing", "rand::"]),
-    ("src/domain/", &["tokio", "async fn", "tracing", "tonic", "sqlx"]),
-    ("src/app/", &["tonic", "hyper::", "sqlx"]),
+    ("src/domain/", &["tokio", "async fn", "tracing", "tonic", "sqlx", "rusqlite"]),
+    ("src/app/", &["tonic", "hyper::", "sqlx", "rusqlite"]),
     ("src/signing", &["tokio", "async fn"]),
 ];
 

@@ -1,19 +1,15 @@
 //! Writes to deliveries: results of attempts, expirations, cancels, retries.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, LazyLock},
-};
+use std::sync::Arc;
 
 use const_format::concatcp;
-use sqlx::Row as _;
+use rusqlite::{Params, params};
 
 use super::{
     Error, letters,
     lists::OF_EVENT,
     publish,
     read::{self, DELIVERY},
-    rows::{Binding, Rows},
     tx::Tx,
     waiting::WAITING,
 };
@@ -25,20 +21,10 @@ use crate::{
     machine::judge::attempt_id,
 };
 
-pub(super) static UPDATE: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "UPDATE deliveries SET state = v.column2, attempts = v.column3, due_at = v.column4, turn_at = v.column5, \
-         updated_at = v.column6, revision = v.column7, last_change = v.column8, last_at = v.column9, \
-         last_us = v.column10, status = v.column11, cause = v.column12, retryable = v.column13, \
-         message = v.column14 FROM (VALUES",
-        14,
-        ") AS v WHERE deliveries.pos = v.column1 AND deliveries.revision = v.column7 - 1",
-    )
-});
-/// The last change of deliveries.
-pub(super) static LAST_CHANGE: LazyLock<Rows> =
-    LazyLock::new(|| Rows::new("SELECT last_change FROM deliveries WHERE pos IN (VALUES", 1, ")"));
-static INSERT: LazyLock<Rows> = LazyLock::new(|| Rows::new("INSERT INTO changes VALUES", 22, ""));
+pub(super) const UPDATE: &str = "UPDATE deliveries SET state = ?, attempts = ?, due_at = ?, turn_at = ?, \
+     updated_at = ?, revision = ?6, last_change = ?, last_at = ?, last_us = ?, status = ?, cause = ?, \
+     retryable = ?, message = ? WHERE pos = ? AND revision = ?6 - 1";
+const INSERT: &str = "INSERT INTO changes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// How a delivery goes on after an attempt, or that its time is over.
 #[derive(Clone, Debug)]
@@ -80,40 +66,27 @@ pub enum Steered {
     Letter(crate::domain::LetterState),
 }
 
-/// Binds the six columns of a last attempt, as `read::last` reads them.
-fn bind_last<'q>(query: Binding<'q>, last: Option<&'q Last>) -> Binding<'q> {
-    let failure = last.and_then(|last| last.failure.as_ref());
-    query
-        .bind(last.map(|last| last.at.0))
-        .bind(last.map(|last| last.duration.0))
-        .bind(last.and_then(|last| last.status).map(i64::from))
-        .bind(failure.map(|failure| i64::from(failure.cause as u8)))
-        .bind(failure.map(|failure| i64::from(failure.retryable)))
-        .bind(failure.map(|failure| failure.message.as_str()))
-}
-
 impl Tx<'_> {
     /// Records results. A result that comes too late for its delivery is recorded
     /// as an attempt and changes nothing else; one recorded before is dropped.
-    pub(super) async fn finish(&mut self, finishes: &[Finish]) -> Result<(), sqlx::Error> {
+    pub(super) fn finish(&mut self, finishes: &[Finish]) -> Result<(), Error> {
         let steps = finishes.iter().map(|finish| Step {
             previous: finish.before.state,
             before: finish.before.last_change,
             after: finish.after.clone(),
             attempt: finish.attempt.clone(),
         });
-        let late = self.apply(steps.collect()).await?;
-        for step in late {
-            if let Some(step) = self.reconcile(step).await? {
-                self.apply(vec![step]).await?;
+        for step in self.apply(steps.collect())? {
+            if let Some(step) = self.reconcile(step)? {
+                self.apply(vec![step])?;
             }
         }
         for finish in finishes {
             if let Some(reason) = finish.reason {
-                letters::keep(self, finish, reason).await?;
+                letters::keep(self, finish, reason)?;
             }
             if let Some(version) = finish.gone {
-                self.disable_gone(finish.after.endpoint, version, finish.after.updated_at).await?;
+                self.disable_gone(finish.after.endpoint, version, finish.after.updated_at)?;
             }
         }
         Ok(())
@@ -121,40 +94,38 @@ impl Tx<'_> {
 
     /// Writes changes, each only if its delivery is as it was; returns those that
     /// were not.
-    pub(super) async fn apply(&mut self, mut steps: Vec<Step>) -> Result<Vec<Step>, sqlx::Error> {
-        for step in &mut steps {
+    pub(super) fn apply(&mut self, steps: Vec<Step>) -> Result<Vec<Step>, Error> {
+        let (mut written, mut late) = (Vec::with_capacity(steps.len()), Vec::new());
+        let mut update = self.conn.prepare_cached(UPDATE)?;
+        for mut step in steps {
             let pos = self.next_pos();
             step.after.last_change = pos;
             if let Some(attempt) = &mut step.attempt {
                 attempt.id = attempt_id(&step.after, attempt.started_at, pos);
             }
-        }
-        let written = UPDATE.execute(self.conn, &steps, |query, step| {
             let it = &step.after;
-            let query = query
-                .bind(it.id.pos().0.cast_signed())
-                .bind(i64::from(it.state as u8))
-                .bind(i64::from(it.attempts))
-                .bind(it.due_at.0)
-                .bind(it.turn_at.0)
-                .bind(it.updated_at.0)
-                .bind(it.revision.cast_signed())
-                .bind(it.last_change.0.cast_signed());
-            bind_last(query, it.last.as_ref())
-        });
-        let (steps, late) = if written.await? == steps.len() as u64 {
-            (steps, Vec::new())
-        } else {
-            let rows = LAST_CHANGE
-                .fetch(self.conn, &steps, |query, step| query.bind(step.after.id.pos().0.cast_signed()))
-                .await?;
-            let last: Result<HashSet<i64>, _> = rows.iter().map(|row| row.try_get(0)).collect();
-            let last = last?;
-            steps.into_iter().partition(|step| last.contains(&step.after.last_change.0.cast_signed()))
-        };
-        self.insert_changes(&steps).await?;
-        for step in steps {
-            letters::follow(self, &step.after).await?;
+            let failure = it.last.as_ref().and_then(|last| last.failure.as_ref());
+            let changed = update.execute(params![
+                it.state as u8,
+                it.attempts,
+                it.due_at,
+                it.turn_at,
+                it.updated_at,
+                it.revision.cast_signed(),
+                it.last_change,
+                it.last.as_ref().map(|last| last.at),
+                it.last.as_ref().map(|last| last.duration),
+                it.last.as_ref().and_then(|last| last.status),
+                failure.map(|failure| failure.cause as u8),
+                failure.map(|failure| failure.retryable),
+                failure.map(|failure| failure.message.as_str()),
+                it.id.pos(),
+            ])?;
+            if changed == 1 { written.push(step) } else { late.push(step) }
+        }
+        self.insert_changes(&written)?;
+        for step in written {
+            letters::follow(self, &step.after)?;
             self.note(Change {
                 pos: step.after.last_change,
                 at: step.after.updated_at,
@@ -167,36 +138,44 @@ impl Tx<'_> {
         Ok(late)
     }
 
-    async fn insert_changes(&mut self, steps: &[Step]) -> Result<(), sqlx::Error> {
-        let insert = INSERT.execute(self.conn, steps, |query, step| {
+    fn insert_changes(&self, steps: &[Step]) -> Result<(), Error> {
+        let mut insert = self.conn.prepare_cached(INSERT)?;
+        for step in steps {
             let it = &step.after;
+            let failure = it.last.as_ref().and_then(|last| last.failure.as_ref());
             let timings = step.attempt.as_ref().map(|attempt| attempt.timings).unwrap_or_default();
             let response = step.attempt.as_ref().and_then(|attempt| attempt.response.as_deref());
-            let query = query
-                .bind(it.last_change.0.cast_signed())
-                .bind(it.tenant.0)
-                .bind(it.id.pos().0.cast_signed())
-                .bind(step.before.0.cast_signed())
-                .bind(it.updated_at.0)
-                .bind(i64::from(step.previous as u8))
-                .bind(i64::from(it.state as u8))
-                .bind(i64::from(it.attempts))
-                .bind(it.due_at.0)
-                .bind(it.revision.cast_signed())
-                .bind(i64::from(step.attempt.is_some()));
-            bind_last(query, it.last.as_ref())
-                .bind(timings.dns.map(|span| span.0))
-                .bind(timings.connect.map(|span| span.0))
-                .bind(timings.tls.map(|span| span.0))
-                .bind(timings.first_byte.map(|span| span.0))
-                .bind(response.and_then(|response| serde_json::to_string(response).ok()))
-        });
-        insert.await.map(drop)
+            insert.execute(params![
+                it.last_change,
+                it.tenant,
+                it.id.pos(),
+                step.before,
+                it.updated_at,
+                step.previous as u8,
+                it.state as u8,
+                it.attempts,
+                it.due_at,
+                it.revision.cast_signed(),
+                step.attempt.is_some(),
+                it.last.as_ref().map(|last| last.at),
+                it.last.as_ref().map(|last| last.duration),
+                it.last.as_ref().and_then(|last| last.status),
+                failure.map(|failure| failure.cause as u8),
+                failure.map(|failure| failure.retryable),
+                failure.map(|failure| failure.message.as_str()),
+                timings.dns,
+                timings.connect,
+                timings.tls,
+                timings.first_byte,
+                response.map(serde_json::to_string).transpose()?,
+            ])?;
+        }
+        Ok(())
     }
 
     /// Lays a late result over what the delivery has become meanwhile.
-    async fn reconcile(&mut self, step: Step) -> Result<Option<Step>, sqlx::Error> {
-        let Some(current) = self.delivery(step.after.tenant, step.after.id).await? else { return Ok(None) };
+    fn reconcile(&self, step: Step) -> Result<Option<Step>, Error> {
+        let Some(current) = self.delivery(step.after.tenant, step.after.id)? else { return Ok(None) };
         let seen = |last: &Last| Some(last.at) == step.after.last.as_ref().map(|last| last.at);
         if current.attempts >= step.after.attempts && current.last.as_ref().is_some_and(seen) {
             return Ok(None);
@@ -217,50 +196,49 @@ impl Tx<'_> {
     }
 
     /// A delivery as this transaction sees it.
-    pub(super) async fn delivery(
-        &mut self,
-        tenant: TenantKey,
-        id: DeliveryId,
-    ) -> Result<Option<Delivery>, sqlx::Error> {
-        let sql = concatcp!(DELIVERY, " WHERE d.pos = $1");
-        let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&mut *self.conn).await?;
-        let delivery = row.map(|row| read::delivery(&row)).transpose()?;
-        Ok(delivery.filter(|it| it.tenant == tenant && it.id == id))
+    pub(super) fn delivery(&self, tenant: TenantKey, id: DeliveryId) -> Result<Option<Delivery>, Error> {
+        let found = self.deliveries(concatcp!(DELIVERY, " WHERE d.pos = ?"), [id.pos()])?.pop();
+        Ok(found.filter(|it| it.tenant == tenant && it.id == id))
+    }
+
+    /// Deliveries as this transaction sees them.
+    fn deliveries(&self, sql: &str, params: impl Params) -> Result<Vec<Delivery>, Error> {
+        let mut query = self.conn.prepare_cached(sql)?;
+        query.query_and_then(params, |row| read::delivery(row))?.collect()
     }
 }
 
 /// Cancels an open delivery.
-pub(super) async fn cancel(
+pub(super) fn cancel(
     tx: &mut Tx<'_>,
     tenant: TenantKey,
     id: DeliveryId,
     now: Timestamp,
 ) -> Result<Steered, Error> {
-    let Some(delivery) = tx.delivery(tenant, id).await? else { return Ok(Steered::NotFound) };
+    let Some(delivery) = tx.delivery(tenant, id)? else { return Ok(Steered::NotFound) };
     if !delivery.is_open() {
         return Ok(Steered::State(delivery.state));
     }
     let after = changed(&delivery, now, |it| it.state = State::Cancelled);
-    apply_one(tx, &delivery, after).await
+    apply_one(tx, &delivery, after)
 }
 
 /// Cancels the open deliveries of an event; says how many.
-pub(super) async fn cancel_event(tx: &mut Tx<'_>, event: EventId, now: Timestamp) -> Result<u32, Error> {
+pub(super) fn cancel_event(tx: &mut Tx<'_>, event: EventId, now: Timestamp) -> Result<u32, Error> {
     let sql = concatcp!(DELIVERY, " WHERE d.state < 2 AND d.pos IN ", OF_EVENT);
-    let rows = sqlx::query(sql).bind(event.pos().0.cast_signed()).fetch_all(&mut *tx.conn).await?;
-    end_all(tx, rows, State::Cancelled, now).await
+    let open = tx.deliveries(sql, [event.pos()])?;
+    end_all(tx, &open, State::Cancelled, now)
 }
 
 /// Cancels up to `limit` open deliveries of an endpoint; says how many.
-pub(super) async fn cancel_endpoint(
+pub(super) fn cancel_endpoint(
     tx: &mut Tx<'_>,
     endpoint: EndpointKey,
     limit: u32,
     now: Timestamp,
 ) -> Result<u32, Error> {
-    let query = sqlx::query(WAITING).bind(endpoint.0).bind(i64::MIN).bind(0).bind(i64::from(limit));
-    let rows = query.fetch_all(&mut *tx.conn).await?;
-    end_all(tx, rows, State::Cancelled, now).await
+    let open = tx.deliveries(WAITING, params![endpoint, i64::MIN, 0, limit])?;
+    end_all(tx, &open, State::Cancelled, now)
 }
 
 /// What is past its end and still open, earliest end first.
@@ -268,56 +246,45 @@ pub(super) const PAST_END: &str =
     concatcp!(DELIVERY, " WHERE d.state < 2 AND d.expires_at <= $1 ORDER BY d.expires_at LIMIT $2");
 
 /// Ends up to `limit` open deliveries whose end came before `before`; says how many.
-pub(super) async fn expire(
-    tx: &mut Tx<'_>,
-    before: Timestamp,
-    limit: i64,
-    now: Timestamp,
-) -> Result<u32, Error> {
-    let rows = sqlx::query(PAST_END).bind(before.0).bind(limit).fetch_all(&mut *tx.conn).await?;
-    end_all(tx, rows, State::Expired, now).await
+pub(super) fn expire(tx: &mut Tx<'_>, before: Timestamp, limit: i64, now: Timestamp) -> Result<u32, Error> {
+    let past = tx.deliveries(PAST_END, params![before, limit])?;
+    end_all(tx, &past, State::Expired, now)
 }
 
-async fn end_all(
-    tx: &mut Tx<'_>,
-    rows: Vec<sqlx::sqlite::SqliteRow>,
-    state: State,
-    now: Timestamp,
-) -> Result<u32, Error> {
-    let mut steps = Vec::with_capacity(rows.len());
-    for row in rows {
-        let delivery = read::delivery(&row)?;
-        let after = changed(&delivery, now, |it| it.state = state);
-        steps.push(Step { previous: delivery.state, before: delivery.last_change, after, attempt: None });
-    }
-    let count = steps.len() as u32;
-    tx.apply(steps).await?;
-    Ok(count)
+fn end_all(tx: &mut Tx<'_>, deliveries: &[Delivery], state: State, now: Timestamp) -> Result<u32, Error> {
+    let end = |delivery: &Delivery| Step {
+        previous: delivery.state,
+        before: delivery.last_change,
+        after: changed(delivery, now, |it| it.state = state),
+        attempt: None,
+    };
+    tx.apply(deliveries.iter().map(end).collect())?;
+    Ok(deliveries.len() as u32)
 }
 
 /// Makes an open delivery due now; repeats a finished one that did not succeed.
-pub(super) async fn retry(
+pub(super) fn retry(
     tx: &mut Tx<'_>,
     tenant: TenantKey,
     id: DeliveryId,
     now: Timestamp,
 ) -> Result<Steered, Error> {
-    let Some(delivery) = tx.delivery(tenant, id).await? else { return Ok(Steered::NotFound) };
+    let Some(delivery) = tx.delivery(tenant, id)? else { return Ok(Steered::NotFound) };
     match delivery.state {
         State::Pending | State::Retrying => {
             let after = changed(&delivery, now, |it| (it.due_at, it.turn_at) = (now, now));
-            apply_one(tx, &delivery, after).await
+            apply_one(tx, &delivery, after)
         }
         State::Delivered => Ok(Steered::State(delivery.state)),
-        State::DeadLetter => letters::replay(tx, tenant, delivery.letter.unwrap_or(id), now).await,
+        State::DeadLetter => letters::replay(tx, tenant, delivery.letter.unwrap_or(id), now),
         State::Failed | State::Cancelled | State::Expired => {
-            repeat(tx, &delivery, Trigger::ManualRetry, None, now).await
+            repeat(tx, &delivery, Trigger::ManualRetry, None, now)
         }
     }
 }
 
 /// Makes a new delivery of the same event to the same endpoint.
-pub(super) async fn repeat(
+pub(super) fn repeat(
     tx: &mut Tx<'_>,
     old: &Delivery,
     trigger: Trigger,
@@ -347,7 +314,7 @@ pub(super) async fn repeat(
         last_change: pos,
         ..old.clone()
     });
-    publish::insert_deliveries(tx, &[Arc::clone(&new)]).await?;
+    publish::insert_deliveries(tx, &[Arc::clone(&new)])?;
     let delivery = Arc::clone(&new);
     tx.note(Change { pos, at: now, kind: ChangeKind::Created, previous: None, delivery, attempt: None });
     Ok(Steered::Done(Box::new((*new).clone())))
@@ -361,9 +328,9 @@ fn changed(delivery: &Delivery, now: Timestamp, change: impl FnOnce(&mut Deliver
     after
 }
 
-async fn apply_one(tx: &mut Tx<'_>, before: &Delivery, after: Delivery) -> Result<Steered, Error> {
+fn apply_one(tx: &mut Tx<'_>, before: &Delivery, after: Delivery) -> Result<Steered, Error> {
     let step = Step { previous: before.state, before: before.last_change, after, attempt: None };
-    tx.apply(vec![step]).await?;
-    let after = tx.delivery(before.tenant, before.id).await?;
+    tx.apply(vec![step])?;
+    let after = tx.delivery(before.tenant, before.id)?;
     Ok(after.map_or(Steered::NotFound, |after| Steered::Done(Box::new(after))))
 }

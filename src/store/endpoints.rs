@@ -3,11 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Error,
+    row::Columns,
     tx::{Reroute, Tx},
 };
 use crate::domain::{
@@ -59,21 +60,26 @@ pub enum Edited<E> {
 }
 
 /// Makes an endpoint; its key is given here.
-pub(super) async fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created, Error> {
+pub(super) fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created, Error> {
     let (config, secrets) = encode(&endpoint);
-    let key: Option<i64> = sqlx::query_scalar(
-        "INSERT INTO endpoints (tenant, id, version, created_at, updated_at, config, secrets) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, id) DO NOTHING RETURNING key",
-    )
-    .bind(endpoint.tenant.0)
-    .bind(&*endpoint.id)
-    .bind(endpoint.version.cast_signed())
-    .bind(endpoint.created_at.0)
-    .bind(endpoint.updated_at.0)
-    .bind(config)
-    .bind(secrets)
-    .fetch_optional(&mut *tx.conn)
-    .await?;
+    let sql = "INSERT INTO endpoints (tenant, id, version, created_at, updated_at, config, secrets) \
+         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO NOTHING RETURNING key";
+    let key = tx
+        .conn
+        .prepare_cached(sql)?
+        .query_row(
+            params![
+                endpoint.tenant,
+                endpoint.id,
+                endpoint.version.cast_signed(),
+                endpoint.created_at,
+                endpoint.updated_at,
+                config,
+                secrets,
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
     let Some(key) = key else { return Ok(Created::IdTaken) };
     endpoint.key = EndpointKey(key);
     let endpoint = Arc::new(endpoint);
@@ -82,7 +88,7 @@ pub(super) async fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Cr
 }
 
 /// Changes an endpoint. `version` is the one it must have, if any.
-pub(super) async fn edit<E>(
+pub(super) fn edit<E>(
     tx: &mut Tx<'_>,
     tenant: TenantKey,
     id: &str,
@@ -103,28 +109,26 @@ pub(super) async fn edit<E>(
     }
     next.version += 1;
     next.updated_at = now;
-    update(tx, next).await.map(Edited::Done)
+    update(tx, next).map(Edited::Done)
 }
 
-async fn update(tx: &mut Tx<'_>, endpoint: Endpoint) -> Result<Arc<Endpoint>, Error> {
+fn update(tx: &mut Tx<'_>, endpoint: Endpoint) -> Result<Arc<Endpoint>, Error> {
     let (config, secrets) = encode(&endpoint);
-    sqlx::query(
-        "UPDATE endpoints SET version = $2, updated_at = $3, config = $4, secrets = $5 WHERE key = $1",
-    )
-    .bind(endpoint.key.0)
-    .bind(endpoint.version.cast_signed())
-    .bind(endpoint.updated_at.0)
-    .bind(config)
-    .bind(secrets)
-    .execute(&mut *tx.conn)
-    .await?;
+    let sql = "UPDATE endpoints SET version = ?, updated_at = ?, config = ?, secrets = ? WHERE key = ?";
+    tx.conn.prepare_cached(sql)?.execute(params![
+        endpoint.version.cast_signed(),
+        endpoint.updated_at,
+        config,
+        secrets,
+        endpoint.key,
+    ])?;
     let endpoint = Arc::new(endpoint);
     tx.reroute(Reroute::Put(Arc::clone(&endpoint)));
     Ok(endpoint)
 }
 
 /// Deletes an endpoint. Its open deliveries are cancelled afterwards, in pages.
-pub(super) async fn delete(
+pub(super) fn delete(
     tx: &mut Tx<'_>,
     tenant: TenantKey,
     id: &str,
@@ -136,11 +140,8 @@ pub(super) async fn delete(
         return Ok(Edited::Version(current.version));
     }
     // The secrets go with it; the name stays for the history.
-    sqlx::query("UPDATE endpoints SET deleted_at = $2, secrets = '[]' WHERE key = $1")
-        .bind(current.key.0)
-        .bind(now.0)
-        .execute(&mut *tx.conn)
-        .await?;
+    let sql = "UPDATE endpoints SET deleted_at = ?, secrets = '[]' WHERE key = ?";
+    tx.conn.prepare_cached(sql)?.execute(params![now, current.key])?;
     tx.reroute(Reroute::Remove(current.key));
     Ok(Edited::Done(current))
 }
@@ -148,12 +149,12 @@ pub(super) async fn delete(
 impl Tx<'_> {
     /// An endpoint answered 410: nothing more is sent until someone says so. If it
     /// was changed since the request, the answer was not about what it is now.
-    pub(super) async fn disable_gone(
+    pub(super) fn disable_gone(
         &mut self,
         key: EndpointKey,
         version: u64,
         now: Timestamp,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<(), Error> {
         let same = |endpoint: &Arc<Endpoint>| endpoint.receives() && endpoint.version == version;
         let Some(current) = self.endpoint(key).filter(same) else { return Ok(()) };
         let mut next = (*current).clone();
@@ -161,23 +162,17 @@ impl Tx<'_> {
         "the endpoint answered 410 Gone".clone_into(&mut next.state_reason);
         next.version += 1;
         next.updated_at = now;
-        match update(self, next).await {
-            Ok(_) => Ok(()),
-            Err(Error::Unavailable(Some(error)) | Error::Full(error)) => Err(error),
-            Err(error) => Err(sqlx::Error::Decode(Box::new(error))),
-        }
+        update(self, next).map(drop)
     }
 }
 
 /// All endpoints that are not deleted.
-pub(super) async fn all(conn: &mut SqliteConnection) -> Result<Vec<Arc<Endpoint>>, sqlx::Error> {
-    let rows = sqlx::query(
+pub(super) fn all(conn: &Connection) -> Result<Vec<Arc<Endpoint>>, Error> {
+    let mut query = conn.prepare(
         "SELECT key, tenant, id, version, created_at, updated_at, config, secrets FROM endpoints \
          WHERE deleted_at IS NULL",
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(|row| decode(row).map(Arc::new)).collect()
+    )?;
+    query.query_and_then([], |row| decode(row).map(Arc::new))?.collect()
 }
 
 fn encode(endpoint: &Endpoint) -> (String, String) {
@@ -204,17 +199,16 @@ fn encode(endpoint: &Endpoint) -> (String, String) {
     (text(serde_json::to_string(&config)), text(serde_json::to_string(&it.secrets)))
 }
 
-fn decode(row: &SqliteRow) -> Result<Endpoint, sqlx::Error> {
-    let bad = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
-    let config: Config = serde_json::from_str(row.try_get(6)?).map_err(bad)?;
-    let secrets: Vec<Secret> = serde_json::from_str(row.try_get(7)?).map_err(bad)?;
+fn decode(row: &impl Columns) -> Result<Endpoint, Error> {
+    let config: Config = serde_json::from_str(row.word(6)?)?;
+    let secrets: Vec<Secret> = serde_json::from_str(row.word(7)?)?;
     Ok(Endpoint {
-        key: EndpointKey(row.try_get(0)?),
-        tenant: TenantKey(row.try_get(1)?),
-        id: row.try_get::<&str, _>(2)?.into(),
-        version: row.try_get::<i64, _>(3)?.cast_unsigned(),
-        created_at: Timestamp(row.try_get(4)?),
-        updated_at: Timestamp(row.try_get(5)?),
+        key: EndpointKey(row.number(0)?),
+        tenant: TenantKey(row.number(1)?),
+        id: row.word(2)?.into(),
+        version: row.count(3)?,
+        created_at: row.time(4)?,
+        updated_at: row.time(5)?,
         name: config.name,
         description: config.description,
         url: config.url,

@@ -1,14 +1,22 @@
 //! What can go wrong below.
 
+/// What a library said.
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
 /// A failure of the store. Nothing of the call was written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store does not take writes, or a read failed. Worth trying again.
     #[error("the store is not available")]
-    Unavailable(#[source] Option<sqlx::Error>),
+    Unavailable(#[source] Option<Source>),
     /// The disk is full. Worth trying again once there is room.
     #[error("the store's disk is full")]
-    Full(#[source] sqlx::Error),
+    Full(#[source] Option<Source>),
+    /// The file or the disk is not to be trusted any more. After a failed sync a
+    /// second one may claim success although data were dropped, so nothing more may
+    /// be acknowledged: stop, and recover from the log at the next start.
+    #[error("the store's file or disk failed")]
+    Lost(#[source] Source),
     /// More waits than may. Worth trying again in a while.
     #[error("more than {limit} deliveries or bytes wait")]
     QueueFull {
@@ -18,55 +26,58 @@ pub enum Error {
         limit: u64,
     },
     /// A row does not decode: a bug, or a damaged file.
-    #[error("the store holds a bad value in {table}.{column} of row {row}")]
-    Corrupt {
-        /// Table of the row.
-        table: &'static str,
-        /// Column that does not decode.
-        column: &'static str,
-        /// Key of the row.
-        row: i64,
-    },
+    #[error("the store holds a bad value: {0}")]
+    Corrupt(String),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        match Severity::of(&error) {
-            Severity::Full => Self::Full(error),
-            Severity::Passing | Severity::Fatal => Self::Unavailable(Some(error)),
+impl Error {
+    /// A value that the code never wrote.
+    pub(super) fn corrupt(what: &str, row: i64) -> Self {
+        Self::Corrupt(format!("{what} in row {row}"))
+    }
+
+    /// What those are told whose write failed together with others; the source is
+    /// for the log.
+    pub(super) fn told(&self) -> Self {
+        match self {
+            Self::Full(_) => Self::Full(None),
+            Self::Unavailable(_) | Self::Lost(_) | Self::QueueFull { .. } | Self::Corrupt(_) => {
+                Self::Unavailable(None)
+            }
         }
     }
-}
 
-/// What a failed write says about the writes to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// The next one may succeed.
-    Passing,
-    /// The next one will succeed when there is room.
-    Full,
-    /// The file or the disk is not to be trusted any more. After a failed sync a
-    /// second one may claim success although data were dropped, so nothing more
-    /// may be acknowledged: stop, and recover from the log at the next start.
-    Fatal,
-}
-
-impl Severity {
-    /// Judges an error by SQLite's primary result code.
-    pub fn of(error: &sqlx::Error) -> Self {
+    /// Judges by SQLite's result code.
+    fn of(code: Option<i32>, source: Source) -> Self {
         const IOERR: i32 = 10;
         const CORRUPT: i32 = 11;
         const FULL: i32 = 13;
         const NOTADB: i32 = 26;
-        let code = error
-            .as_database_error()
-            .and_then(sqlx::error::DatabaseError::code)
-            .and_then(|code| code.parse::<i32>().ok());
         match code.map(|code| code & 0xff) {
-            Some(FULL) => Self::Full,
-            Some(IOERR | CORRUPT | NOTADB) => Self::Fatal,
-            None if matches!(error, sqlx::Error::WorkerCrashed | sqlx::Error::Io(_)) => Self::Fatal,
-            Some(_) | None => Self::Passing,
+            Some(FULL) => Self::Full(Some(source)),
+            Some(IOERR | CORRUPT | NOTADB) => Self::Lost(source),
+            Some(_) | None => Self::Unavailable(Some(source)),
         }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let database = error.as_database_error();
+        let code = database.and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse().ok());
+        Self::of(code, error.into())
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error().map(|error| error.extended_code);
+        Self::of(code, error.into())
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Corrupt(error.to_string())
     }
 }

@@ -1,17 +1,19 @@
 //! Dead letters: what is kept of deliveries that were given up.
 
-use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
+use rusqlite::{OptionalExtension as _, params};
+use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Error, Store,
     deliveries::{Finish, Steered, repeat},
     read,
+    row::Columns,
     scan::{Scan, any_of},
     tx::Tx,
 };
 use crate::domain::{
     DeadLetter, Delivery, DeliveryId, EndpointKey, EventId, LetterReason, LetterState, Page, Pattern, Pos,
-    State, TenantKey, Timestamp, Trigger, Uid,
+    State, TenantKey, Timestamp, Trigger,
 };
 
 /// Which dead letters.
@@ -34,96 +36,89 @@ pub struct LetterFilter {
 const LETTER_COLUMNS: &str = "l.state, l.reason, l.attempts, l.message, l.first_failed_at, l.last_failed_at, \
      l.created_at, l.expires_at, l.replays, l.last_replay_at, l.replay";
 
+/// The time of the first attempt along a delivery's chain.
+const FIRST_FAILED: &str = "WITH RECURSIVE chain (pos) AS (SELECT ? UNION ALL \
+     SELECT c.prev FROM chain JOIN changes c ON c.pos = chain.pos) \
+     SELECT min(c.last_at) FROM chain JOIN changes c ON c.pos = chain.pos WHERE c.is_attempt = 1";
+const KEEP: &str =
+    "INSERT INTO dead_letters VALUES (?,?,?,?,?,?,?,?,?,?,?,0,NULL,NULL) ON CONFLICT DO NOTHING";
+const FOLLOW: &str = "UPDATE dead_letters SET state = ?, attempts = attempts + ?, message = coalesce(?, message), \
+     last_failed_at = coalesce(?, last_failed_at) WHERE delivery = ? AND replay = ?";
+const REPLAY: &str = "UPDATE dead_letters SET state = ?, replays = replays + 1, last_replay_at = ?, replay = ? \
+     WHERE delivery = ?";
+
 /// Keeps a dead letter for a delivery just given up.
-pub(super) async fn keep(tx: &mut Tx<'_>, finish: &Finish, reason: LetterReason) -> Result<(), sqlx::Error> {
+pub(super) fn keep(tx: &mut Tx<'_>, finish: &Finish, reason: LetterReason) -> Result<(), Error> {
     let after = &finish.after;
     if after.state != State::DeadLetter || after.letter.is_some() {
         return Ok(());
     }
     // Only if the delivery really ended so: a cancel may have come first.
-    let current = tx.delivery(after.tenant, after.id).await?;
+    let current = tx.delivery(after.tenant, after.id)?;
     let Some(current) = current.filter(|current| current.state == State::DeadLetter) else { return Ok(()) };
-    let first_failed_at: Option<i64> = sqlx::query_scalar(
-        "WITH RECURSIVE chain (pos) AS (SELECT $1 UNION ALL \
-         SELECT c.prev FROM chain JOIN changes c ON c.pos = chain.pos) \
-         SELECT min(c.last_at) FROM chain JOIN changes c ON c.pos = chain.pos WHERE c.is_attempt = 1",
-    )
-    .bind(current.last_change.0.cast_signed())
-    .fetch_one(&mut *tx.conn)
-    .await?;
+    let mut first = tx.conn.prepare_cached(FIRST_FAILED)?;
+    let first_failed_at: Option<i64> = first.query_row([current.last_change], |row| row.get(0))?;
     let last_failed_at = after.last.as_ref().map_or(after.updated_at, |last| last.at);
     let message = after.last.as_ref().and_then(|last| last.failure.as_ref()).map(|it| it.message.as_str());
-    sqlx::query(
-        "INSERT INTO dead_letters VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,0,NULL,NULL) ON CONFLICT DO NOTHING",
-    )
-    .bind(after.id.pos().0.cast_signed())
-    .bind(after.tenant.0)
-    .bind(after.endpoint.0)
-    .bind(i64::from(LetterState::Open as u8))
-    .bind(i64::from(reason as u8))
-    .bind(i64::from(after.attempts))
-    .bind(message.unwrap_or_default())
-    .bind(first_failed_at.unwrap_or(last_failed_at.0))
-    .bind(last_failed_at.0)
-    .bind(after.updated_at.0)
-    .bind(after.updated_at.plus(finish.letters.retention).0)
-    .execute(&mut *tx.conn)
-    .await?;
+    tx.conn.prepare_cached(KEEP)?.execute(params![
+        after.id.pos(),
+        after.tenant,
+        after.endpoint,
+        LetterState::Open as u8,
+        reason as u8,
+        after.attempts,
+        message.unwrap_or_default(),
+        first_failed_at.map_or(last_failed_at, Timestamp),
+        last_failed_at,
+        after.updated_at,
+        after.updated_at.plus(finish.letters.retention),
+    ])?;
     Ok(())
 }
 
 /// A replay ended: its dead letter is replayed, or open again.
-pub(super) async fn follow(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(), sqlx::Error> {
+pub(super) fn follow(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(), Error> {
     let Some(letter) = delivery.letter.filter(|_| !delivery.is_open()) else { return Ok(()) };
     let delivered = delivery.state == State::Delivered;
     let state = if delivered { LetterState::Replayed } else { LetterState::Open };
     let failure = delivery.last.as_ref().and_then(|last| Some((last.at, last.failure.as_ref()?)));
-    sqlx::query(
-        "UPDATE dead_letters SET state = $3, attempts = attempts + $4, message = coalesce($5, message), \
-         last_failed_at = coalesce($6, last_failed_at) WHERE delivery = $1 AND replay = $2",
-    )
-    .bind(letter.pos().0.cast_signed())
-    .bind(delivery.id.0.to_bytes().to_vec())
-    .bind(i64::from(state as u8))
-    .bind(i64::from(delivery.attempts))
-    .bind(failure.map(|(_, failure)| failure.message.as_str()))
-    .bind(failure.map(|(at, _)| at.0))
-    .execute(&mut *tx.conn)
-    .await?;
+    tx.conn.prepare_cached(FOLLOW)?.execute(params![
+        state as u8,
+        delivery.attempts,
+        failure.map(|(_, failure)| failure.message.as_str()),
+        failure.map(|(at, _)| at),
+        letter.pos(),
+        delivery.id,
+    ])?;
     Ok(())
 }
 
 /// Sends a dead letter again, as a new delivery.
-pub(super) async fn replay(
+pub(super) fn replay(
     tx: &mut Tx<'_>,
     tenant: TenantKey,
     id: DeliveryId,
     now: Timestamp,
 ) -> Result<Steered, Error> {
-    let Some(delivery) = tx.delivery(tenant, id).await? else { return Ok(Steered::NotFound) };
-    let state: Option<i64> = sqlx::query_scalar("SELECT state FROM dead_letters WHERE delivery = $1")
-        .bind(id.pos().0.cast_signed())
-        .fetch_optional(&mut *tx.conn)
-        .await?;
-    match state.and_then(LetterState::from_number) {
+    let Some(delivery) = tx.delivery(tenant, id)? else { return Ok(Steered::NotFound) };
+    match state(tx, id)? {
         None => return Ok(Steered::NotFound),
         Some(LetterState::Open) => {}
         Some(state @ (LetterState::Replaying | LetterState::Replayed)) => return Ok(Steered::Letter(state)),
     }
-    let steered = repeat(tx, &delivery, Trigger::DeadLetter, Some(id), now).await?;
+    let steered = repeat(tx, &delivery, Trigger::DeadLetter, Some(id), now)?;
     if let Steered::Done(new) = &steered {
-        sqlx::query(
-            "UPDATE dead_letters SET state = $2, replays = replays + 1, last_replay_at = $3, replay = $4 \
-             WHERE delivery = $1",
-        )
-        .bind(id.pos().0.cast_signed())
-        .bind(i64::from(LetterState::Replaying as u8))
-        .bind(now.0)
-        .bind(new.id.0.to_bytes().to_vec())
-        .execute(&mut *tx.conn)
-        .await?;
+        let mut update = tx.conn.prepare_cached(REPLAY)?;
+        update.execute(params![LetterState::Replaying as u8, now, new.id, id.pos()])?;
     }
     Ok(steered)
+}
+
+/// The state of a delivery's dead letter, if there is one.
+fn state(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<LetterState>, Error> {
+    let mut query = tx.conn.prepare_cached("SELECT state FROM dead_letters WHERE delivery = ?")?;
+    let state = query.query_row([id.pos()], |row| row.get(0)).optional()?;
+    Ok(state.and_then(LetterState::from_number))
 }
 
 /// What became of a discard.
@@ -138,22 +133,15 @@ pub enum Discarded {
 }
 
 /// Removes a dead letter for good.
-pub(super) async fn discard(tx: &mut Tx<'_>, tenant: TenantKey, id: DeliveryId) -> Result<Discarded, Error> {
-    if tx.delivery(tenant, id).await?.is_none() {
+pub(super) fn discard(tx: &mut Tx<'_>, tenant: TenantKey, id: DeliveryId) -> Result<Discarded, Error> {
+    if tx.delivery(tenant, id)?.is_none() {
         return Ok(Discarded::NotFound);
     }
-    let state: Option<i64> = sqlx::query_scalar("SELECT state FROM dead_letters WHERE delivery = $1")
-        .bind(id.pos().0.cast_signed())
-        .fetch_optional(&mut *tx.conn)
-        .await?;
-    match state.and_then(LetterState::from_number) {
+    match state(tx, id)? {
         None => Ok(Discarded::NotFound),
         Some(LetterState::Replaying) => Ok(Discarded::Replaying),
         Some(LetterState::Open | LetterState::Replayed) => {
-            sqlx::query("DELETE FROM dead_letters WHERE delivery = $1")
-                .bind(id.pos().0.cast_signed())
-                .execute(&mut *tx.conn)
-                .await?;
+            tx.conn.prepare_cached("DELETE FROM dead_letters WHERE delivery = ?")?.execute([id.pos()])?;
             Ok(Discarded::Done)
         }
     }
@@ -229,26 +217,21 @@ fn some<T: Copy>(values: &[T], convert: impl Fn(T) -> i64) -> Option<Vec<i64>> {
     (!values.is_empty()).then(|| values.iter().map(|value| convert(*value)).collect())
 }
 
-fn decode(row: &SqliteRow) -> Result<DeadLetter, sqlx::Error> {
+fn decode(row: &impl Columns) -> Result<DeadLetter, Error> {
     const FROM: usize = 29;
     let delivery = read::delivery(row)?;
-    let bad = |what: &str| sqlx::Error::Decode(format!("bad dead_letters.{what} of {}", delivery.id).into());
-    let time = |column: usize| row.try_get::<i64, _>(FROM + column).map(Timestamp);
-    let replay: Option<Vec<u8>> = row.try_get(FROM + 10)?;
-    let last_replay = match row.try_get::<Option<i64>, _>(FROM + 9)? {
-        Some(at) => replay.as_deref().and_then(Uid::from_bytes).map(|id| (Timestamp(at), DeliveryId(id))),
-        None => None,
-    };
+    let bad = |what: &str| Error::Corrupt(format!("dead_letters.{what} of {}", delivery.id));
+    let last_replay = row.time_if(FROM + 9)?.zip(row.delivery_id(FROM + 10)?);
     Ok(DeadLetter {
-        state: LetterState::from_number(row.try_get(FROM)?).ok_or_else(|| bad("state"))?,
-        reason: LetterReason::from_number(row.try_get(FROM + 1)?).ok_or_else(|| bad("reason"))?,
-        attempts: row.try_get::<i64, _>(FROM + 2)? as u32,
-        message: row.try_get(FROM + 3)?,
-        first_failed_at: time(4)?,
-        last_failed_at: time(5)?,
-        created_at: time(6)?,
-        expires_at: time(7)?,
-        replays: row.try_get::<i64, _>(FROM + 8)? as u32,
+        state: LetterState::from_number(row.number(FROM)?).ok_or_else(|| bad("state"))?,
+        reason: LetterReason::from_number(row.number(FROM + 1)?).ok_or_else(|| bad("reason"))?,
+        attempts: row.small(FROM + 2)?,
+        message: row.word(FROM + 3)?.to_owned(),
+        first_failed_at: row.time(FROM + 4)?,
+        last_failed_at: row.time(FROM + 5)?,
+        created_at: row.time(FROM + 6)?,
+        expires_at: row.time(FROM + 7)?,
+        replays: row.small(FROM + 8)?,
         last_replay,
         delivery,
     })

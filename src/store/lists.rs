@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use const_format::concatcp;
-use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Error, Store,
     read::{self, CHANGE, CREATED, DELIVERY},
+    row::Columns,
     scan::{Scan, any_of},
 };
 use crate::domain::{
@@ -125,9 +126,9 @@ impl Store {
             sqlx::query(EVENT_SUMMARY).bind(event.pos().0.cast_signed()).fetch_all(&self.readers).await?;
         let mut summary = EventSummary::default();
         for row in rows {
-            let count = row.try_get::<i64, _>(1)? as u32;
+            let count = row.small(1)?;
             summary.total += count;
-            match State::from_number(row.try_get(0)?) {
+            match State::from_number(row.number(0)?) {
                 Some(State::Pending | State::Retrying) => summary.open += count,
                 Some(State::Delivered) => summary.delivered += count,
                 _ => summary.unsuccessful += count,
@@ -279,29 +280,23 @@ fn created(query: &mut QueryBuilder<Sqlite>, column: &str, range: TimeRange) {
     }
 }
 
-pub(super) fn event(row: &SqliteRow) -> Result<SizedEvent, sqlx::Error> {
-    let pos = Pos(row.try_get::<i64, _>(0)?.cast_unsigned());
-    let (salt, created_at) = (row.try_get::<i64, _>(2)? as u32, Timestamp(row.try_get(3)?));
-    let metadata: Option<&str> = row.try_get(9)?;
-    let metadata: BTreeMap<String, String> = metadata
-        .map(|text| serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error))))
-        .transpose()?
-        .unwrap_or_default();
-    let data: Option<Vec<u8>> = row.try_get(12)?;
+pub(super) fn event(row: &impl Columns) -> Result<SizedEvent, Error> {
+    let created_at = row.time(3)?;
+    let metadata: Option<BTreeMap<String, String>> = row.text(9)?.map(serde_json::from_str).transpose()?;
     let event = Event {
-        id: EventId(Uid::new(created_at, salt, pos)),
-        tenant: TenantKey(row.try_get(1)?),
-        event_type: row.try_get::<&str, _>(7)?.into(),
+        id: EventId(Uid::new(created_at, row.small(2)?, row.pos(0)?)),
+        tenant: TenantKey(row.number(1)?),
+        event_type: row.word(7)?.into(),
         payload: Payload {
-            content_type: row.try_get::<&str, _>(10)?.into(),
-            data: Bytes::from(data.unwrap_or_default()),
+            content_type: row.word(10)?.into(),
+            data: Bytes::copy_from_slice(row.bytes(12)?.unwrap_or_default()),
         },
-        idempotency_key: row.try_get::<Option<String>, _>(8)?.unwrap_or_default(),
-        priority: row.try_get::<i64, _>(4)? as i8,
-        deliver_at: row.try_get::<Option<i64>, _>(5)?.map(Timestamp),
-        expires_at: row.try_get::<Option<i64>, _>(6)?.map(Timestamp),
-        metadata,
+        idempotency_key: row.text(8)?.unwrap_or_default().to_owned(),
+        priority: row.number(4)? as i8,
+        deliver_at: row.time_if(5)?,
+        expires_at: row.time_if(6)?,
+        metadata: metadata.unwrap_or_default(),
         created_at,
     };
-    Ok((event, row.try_get::<i64, _>(11)?.cast_unsigned()))
+    Ok((event, row.count(11)?))
 }

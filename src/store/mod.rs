@@ -23,7 +23,7 @@ mod publish;
 mod read;
 mod recent;
 mod retention;
-mod rows;
+mod row;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -40,11 +40,11 @@ use std::{
     },
 };
 
-use futures_util::future::BoxFuture;
-use sqlx::{SqliteConnection, SqlitePool};
+use rusqlite::Connection;
+use sqlx::SqlitePool;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
-    task::JoinHandle,
 };
 
 pub use self::{
@@ -116,27 +116,22 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the store. The task ends with an error when the store can no
+    /// Opens or makes the store. The writer ends with an error when the store can no
     /// longer be trusted: then stop the process.
-    pub async fn open(config: Config) -> Result<(Arc<Self>, JoinHandle<Result<(), Error>>), OpenError> {
-        let open::Opened { writer: mut conn, readers, lock } = open::open(&config.directory).await?;
-        sqlx::query("INSERT INTO meta VALUES ('incarnation', $1) ON CONFLICT DO NOTHING")
-            .bind(i64::from(config.incarnation))
-            .execute(&mut conn)
-            .await?;
-        let position = Pos(meta(&mut conn, "position").await?.cast_unsigned());
-        let recent = Arc::new(Recent::new(position));
+    pub async fn open(
+        config: Config,
+    ) -> Result<(Arc<Self>, oneshot::Receiver<Result<(), Error>>), OpenError> {
+        let open::Opened { writer: conn, readers, lock } = open::open(&config).await?;
+        let recent = Arc::new(Recent::new(Pos(meta(&conn, "position")?.cast_unsigned())));
         let routes = Arc::new(SharedRoutes::default());
-        routes.apply(endpoints::all(&mut conn).await?.into_iter().map(Reroute::Put).collect());
+        routes.apply(endpoints::all(&conn)?.into_iter().map(Reroute::Put).collect());
         let (gauges, hot) = (Arc::new(Gauges::default()), Arc::new(Hot::default()));
-        let open: i64 = sqlx::query_scalar("SELECT count(*) FROM deliveries WHERE state < 2")
-            .fetch_one(&mut conn)
-            .await?;
+        let open = conn.query_row("SELECT count(*) FROM deliveries WHERE state < 2", [], |row| row.get(0))?;
         gauges.open.store(open, Ordering::Relaxed);
-        let last_mark: Option<i64> =
-            sqlx::query_scalar("SELECT max(at) FROM marks").fetch_one(&mut conn).await?;
-        let compacted = AtomicU64::new(meta(&mut conn, "compacted").await?.cast_unsigned());
-        let incarnation = meta(&mut conn, "incarnation").await? as u32;
+        let last_mark: Option<i64> = conn.query_row("SELECT max(at) FROM marks", [], |row| row.get(0))?;
+        let last_mark = Timestamp(last_mark.unwrap_or(0));
+        let compacted = AtomicU64::new(meta(&conn, "compacted")?.cast_unsigned());
+        let incarnation = meta(&conn, "incarnation")? as u32;
         let (inbox, writes) = mpsc::channel(INBOX_MAX);
         let (results, finishes) = mpsc::unbounded_channel();
         let writer = Writer {
@@ -146,12 +141,12 @@ impl Store {
             hot: Arc::clone(&hot),
             gauges: Arc::clone(&gauges),
             config: config.clone(),
-            position,
-            latest: Timestamp(last_mark.unwrap_or(0)),
-            last_mark: Timestamp(last_mark.unwrap_or(0)),
+            position: recent.position(),
+            latest: last_mark,
+            last_mark,
             finishes: Vec::new(),
         };
-        let task = tokio::spawn(writer.run(Inbox { writes, finishes }));
+        let ended = writer.start(Inbox { writes, finishes }, Handle::current()).map_err(OpenError::Thread)?;
         let store = Self {
             readers,
             inbox,
@@ -166,16 +161,15 @@ impl Store {
             config,
             _lock: lock,
         };
-        Ok((Arc::new(store), task))
+        Ok((Arc::new(store), ended))
     }
 
     /// Writes what was handed over, marks an orderly stop and closes the file.
     pub async fn close(&self) -> Result<(), Error> {
+        self.readers.close().await;
         let (done, closed) = oneshot::channel();
         self.inbox.send(Write::Close(done)).await.map_err(|_| Error::Unavailable(None))?;
-        let conn = closed.await.map_err(|_| Error::Unavailable(None))?;
-        self.readers.close().await;
-        Ok(open::close(conn).await?)
+        closed.await.map_err(|_| Error::Unavailable(None))?
     }
 
     /// The newest changes and the wake-up.
@@ -226,7 +220,7 @@ impl Store {
 
     /// Makes an endpoint.
     pub async fn create_endpoint(&self, endpoint: Endpoint) -> Result<Created, Error> {
-        self.call(move |tx| Box::pin(endpoints::create(tx, endpoint))).await
+        self.call(move |tx| endpoints::create(tx, endpoint)).await
     }
 
     /// Changes an endpoint. `version` is the one it must have, if any.
@@ -238,10 +232,7 @@ impl Store {
         now: Timestamp,
         change: impl FnOnce(&mut Endpoint) -> Result<(), E> + Send + 'static,
     ) -> Result<Edited<E>, Error> {
-        self.call(move |tx| {
-            Box::pin(async move { endpoints::edit(tx, tenant, &id, version, now, change).await })
-        })
-        .await
+        self.call(move |tx| endpoints::edit(tx, tenant, &id, version, now, change)).await
     }
 
     /// Deletes an endpoint.
@@ -252,43 +243,42 @@ impl Store {
         version: Option<u64>,
         now: Timestamp,
     ) -> Result<Edited<std::convert::Infallible>, Error> {
-        self.call(move |tx| Box::pin(async move { endpoints::delete(tx, tenant, &id, version, now).await }))
-            .await
+        self.call(move |tx| endpoints::delete(tx, tenant, &id, version, now)).await
     }
 
     /// Cancels an open delivery.
     pub async fn cancel(&self, tenant: TenantKey, id: DeliveryId, now: Timestamp) -> Result<Steered, Error> {
-        self.call(move |tx| Box::pin(deliveries::cancel(tx, tenant, id, now))).await
+        self.call(move |tx| deliveries::cancel(tx, tenant, id, now)).await
     }
 
     /// Cancels the open deliveries of an event; says how many.
     pub async fn cancel_event(&self, event: EventId, now: Timestamp) -> Result<u32, Error> {
-        self.call(move |tx| Box::pin(deliveries::cancel_event(tx, event, now))).await
+        self.call(move |tx| deliveries::cancel_event(tx, event, now)).await
     }
 
     /// Cancels up to `limit` open deliveries of an endpoint; says how many.
     pub async fn cancel_endpoint(&self, key: EndpointKey, limit: u32, now: Timestamp) -> Result<u32, Error> {
-        self.call(move |tx| Box::pin(deliveries::cancel_endpoint(tx, key, limit, now))).await
+        self.call(move |tx| deliveries::cancel_endpoint(tx, key, limit, now)).await
     }
 
     /// Makes an open delivery due now, or repeats a finished one.
     pub async fn retry(&self, tenant: TenantKey, id: DeliveryId, now: Timestamp) -> Result<Steered, Error> {
-        self.call(move |tx| Box::pin(deliveries::retry(tx, tenant, id, now))).await
+        self.call(move |tx| deliveries::retry(tx, tenant, id, now)).await
     }
 
     /// Sends a dead letter again.
     pub async fn replay(&self, tenant: TenantKey, id: DeliveryId, now: Timestamp) -> Result<Steered, Error> {
-        self.call(move |tx| Box::pin(letters::replay(tx, tenant, id, now))).await
+        self.call(move |tx| letters::replay(tx, tenant, id, now)).await
     }
 
     /// Removes a dead letter.
     pub async fn discard(&self, tenant: TenantKey, id: DeliveryId) -> Result<Discarded, Error> {
-        self.call(move |tx| Box::pin(letters::discard(tx, tenant, id))).await
+        self.call(move |tx| letters::discard(tx, tenant, id)).await
     }
 
     /// Accepts an operation.
     pub async fn create_operation(&self, task: Task) -> Result<Operation, Error> {
-        self.call(move |tx| Box::pin(operations::create(tx, task))).await
+        self.call(move |tx| operations::create(tx, task)).await
     }
 
     /// Handles a page of an operation's items; says whether it goes on.
@@ -299,7 +289,7 @@ impl Store {
         last: bool,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        self.call(move |tx| Box::pin(operations::step(tx, id, items, last, now))).await
+        self.call(move |tx| operations::step(tx, id, items, last, now)).await
     }
 
     /// Stops an operation. Nothing: it has finished, or there is none.
@@ -308,24 +298,22 @@ impl Store {
         id: OperationId,
         now: Timestamp,
     ) -> Result<Option<Operation>, Error> {
-        self.call(move |tx| Box::pin(operations::cancel(tx, id, now))).await
+        self.call(move |tx| operations::cancel(tx, id, now)).await
     }
 
     /// Removes a little of what is too old; says whether there is more.
     pub async fn forget(&self, cutoff: Cutoff) -> Result<bool, Error> {
         let sweep = *self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
-        let (compacted, sweep, more) =
-            self.call(move |tx| Box::pin(retention::step(tx, cutoff, sweep))).await?;
+        let (compacted, sweep, more) = self.call(move |tx| retention::step(tx, cutoff, sweep)).await?;
         *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = sweep;
         self.compacted.store(compacted.0, Ordering::Release);
         Ok(more)
     }
 
-    async fn call<T, F>(&self, work: F) -> Result<T, Error>
-    where
-        F: for<'a> FnOnce(&'a mut Tx<'_>) -> BoxFuture<'a, Result<T, Error>> + Send + 'static,
-        T: Send + 'static,
-    {
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let call = Box::new(Closure::new(work, reply));
         self.inbox.send(Write::Call(call)).await.map_err(|_| Error::Unavailable(None))?;
@@ -352,6 +340,6 @@ impl Store {
     }
 }
 
-async fn meta(conn: &mut SqliteConnection, key: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT value FROM meta WHERE key = $1").bind(key).fetch_one(conn).await
+fn meta(conn: &Connection, key: &str) -> Result<i64, rusqlite::Error> {
+    conn.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0))
 }

@@ -6,17 +6,25 @@ use std::{
     time::Duration,
 };
 
+use rusqlite::{Connection, OptionalExtension as _};
 use sqlx::{
-    ConnectOptions as _, Connection as _, SqlStr, SqliteConnection, SqlitePool,
+    ConnectOptions as _, Connection as _, SqlStr, SqlitePool,
     migrate::{Migration, MigrationType, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
+
+use super::{Config, Error};
 
 /// The oldest SQLite that does not corrupt a WAL database when two connections
 /// write and checkpoint at once (the "WAL-reset" bug, 3.7.0 to 3.51.2).
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 /// Connections for reads. Two cores have no use for more at once.
 const READERS: u32 = 4;
+/// How long a connection waits for a lock.
+const BUSY: Duration = Duration::from_secs(5);
+/// What every connection has.
+const PRAGMAS: [(&str, &str); 4] =
+    [("trusted_schema", "OFF"), ("mmap_size", "0"), ("temp_store", "MEMORY"), ("cache_size", "-8000")];
 
 /// Why a store cannot be opened. Each sentence says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +60,10 @@ pub enum OpenError {
     },
     /// Anything else.
     #[error("cannot open the database")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] Error),
+    /// There is no thread for the writer.
+    #[error("cannot start a thread: raise the limit of processes (ulimit -u)")]
+    Thread(#[source] std::io::Error),
     /// The schema cannot be brought up to date.
     #[error("cannot bring the database up to date: it may be of a later version of hookwire")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -60,63 +71,87 @@ pub enum OpenError {
 
 /// The file, opened: one connection that writes, some that read, and the lock.
 pub(super) struct Opened {
-    pub writer: SqliteConnection,
+    pub writer: Connection,
     pub readers: SqlitePool,
     pub lock: File,
 }
 
-/// Opens or makes the store in a directory.
-pub(super) async fn open(directory: &Path) -> Result<Opened, OpenError> {
-    let lock = lock(directory)?;
-    let options = options(&directory.join("hookwire.db"));
-    let mut writer = options.clone().connect().await?;
-    check_version(&mut writer).await?;
-    migrator().run_direct(None, &mut writer, false).await?;
+/// Opens or makes the store.
+pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
+    let directory = &config.directory;
+    let (lock, file) = (lock(directory)?, directory.join("hookwire.db"));
+    migrate(&file).await?;
+    let writer = writer(&file)?;
     let clean: Option<i64> =
-        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'clean'").fetch_optional(&mut writer).await?;
+        writer.query_row("SELECT value FROM meta WHERE key = 'clean'", [], |row| row.get(0)).optional()?;
     if clean == Some(0) {
-        quick_check(&mut writer, directory).await?;
+        quick_check(&writer, directory)?;
     }
-    sqlx::query("INSERT INTO meta VALUES ('clean', 0) ON CONFLICT DO UPDATE SET value = 0")
-        .execute(&mut writer)
-        .await?;
+    writer.execute("INSERT INTO meta VALUES ('clean', 0) ON CONFLICT DO UPDATE SET value = 0", [])?;
+    let sql = "INSERT INTO meta VALUES ('incarnation', ?) ON CONFLICT DO NOTHING";
+    writer.execute(sql, [config.incarnation])?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .min_connections(1)
         .acquire_timeout(Duration::from_secs(5))
-        .connect_with(options.read_only(true))
+        .connect_with(reading(&file))
         .await?;
     Ok(Opened { writer, readers, lock })
 }
 
 /// Marks an orderly stop and closes the file.
-pub(super) async fn close(mut writer: SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE meta SET value = 1 WHERE key = 'clean'").execute(&mut writer).await?;
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut writer).await?;
-    writer.close().await
+pub(super) fn close(writer: Connection) -> Result<(), Error> {
+    writer.execute("UPDATE meta SET value = 1 WHERE key = 'clean'", [])?;
+    writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    writer.close().map_err(|(_, error)| error.into())
 }
 
-fn options(file: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
+/// Makes the file if there is none and brings its tables up to date.
+async fn migrate(file: &Path) -> Result<(), OpenError> {
+    let options = SqliteConnectOptions::new()
         .filename(file)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        // With NORMAL a committed transaction can vanish on power loss.
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(5))
-        .foreign_keys(true)
-        .pragma("trusted_schema", "OFF")
-        .pragma("mmap_size", "0")
-        .pragma("temp_store", "MEMORY")
-        // 16 MiB of pages between checkpoints; the default of 4 MiB checkpoints
-        // four times as often without gain.
-        .pragma("wal_autocheckpoint", "4000")
-        .pragma("cache_size", "-8000")
+        .disable_statement_logging();
+    let mut conn = options.connect().await?;
+    let found: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut conn).await?;
+    let parts: Vec<u32> = found.split('.').filter_map(|part| part.parse().ok()).collect();
+    if parts.as_slice() < SQLITE_MIN.as_slice() {
+        return Err(OpenError::Version { found });
+    }
+    migrator().run_direct(None, &mut conn, false).await?;
+    Ok(conn.close().await?)
+}
+
+/// The connection that writes.
+fn writer(file: &Path) -> Result<Connection, rusqlite::Error> {
+    let conn = Connection::open(file)?;
+    conn.busy_timeout(BUSY)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    // With NORMAL a committed transaction can vanish on power loss.
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    // 16 MiB of pages between checkpoints; the default of 4 MiB checkpoints four
+    // times as often without gain.
+    conn.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    for (name, value) in PRAGMAS {
+        conn.pragma_update(None, name, value)?;
+    }
+    Ok(conn)
+}
+
+/// How connections that read are made.
+fn reading(file: &Path) -> SqliteConnectOptions {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .read_only(true)
+        .busy_timeout(BUSY)
         .statement_cache_capacity(256)
         // A page goes over from the store's thread in one piece; with the default of
         // 50 rows it waits for its reader several times, long if there is much to do.
         .row_buffer_size(512)
-        .disable_statement_logging()
+        .disable_statement_logging();
+    PRAGMAS.into_iter().fold(options, |options, (name, value)| options.pragma(name, value))
 }
 
 fn lock(directory: &Path) -> Result<File, OpenError> {
@@ -131,15 +166,9 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     }
 }
 
-async fn check_version(conn: &mut SqliteConnection) -> Result<(), OpenError> {
-    let found: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(conn).await?;
-    let parts: Vec<u32> = found.split('.').filter_map(|part| part.parse().ok()).collect();
-    if parts.as_slice() >= SQLITE_MIN.as_slice() { Ok(()) } else { Err(OpenError::Version { found }) }
-}
-
 /// After an unclean stop only: it reads the whole file.
-async fn quick_check(conn: &mut SqliteConnection, directory: &Path) -> Result<(), OpenError> {
-    let finding: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(conn).await?;
+fn quick_check(conn: &Connection, directory: &Path) -> Result<(), OpenError> {
+    let finding: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if finding == "ok" { Ok(()) } else { Err(OpenError::Damaged { path: directory.to_owned(), finding }) }
 }
 
@@ -149,4 +178,16 @@ fn migrator() -> Migrator {
         Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
     });
     Migrator::with_migrations(migrations.to_vec())
+}
+
+impl From<sqlx::Error> for OpenError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error.into())
+    }
 }

@@ -1,11 +1,13 @@
 //! Operations: their rows, and one step of their work.
 
+use rusqlite::params;
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{
     Error, Store,
     deliveries::Steered,
     letters::{self, Discarded, LetterFilter},
+    row::Columns,
     tx::Tx,
 };
 use crate::domain::{
@@ -15,6 +17,8 @@ use crate::domain::{
 
 const COLUMNS: &str = "seq, tenant, salt, kind, state, created_at, updated_at, ended_at, total, succeeded, failed, \
      skipped, failures";
+
+const ONE: &str = const_format::concatcp!("SELECT ", COLUMNS, " FROM operations WHERE seq = $1");
 
 /// An operation with what it needs to go on.
 #[derive(Clone, Debug)]
@@ -30,22 +34,24 @@ pub struct Task {
 }
 
 /// Accepts an operation; its number is given here.
-pub(super) async fn create(tx: &mut Tx<'_>, task: Task) -> Result<Operation, Error> {
+pub(super) fn create(tx: &mut Tx<'_>, task: Task) -> Result<Operation, Error> {
     let mut operation = task.operation;
-    let seq: i64 = sqlx::query_scalar(
-        "INSERT INTO operations (tenant, salt, kind, state, created_at, updated_at, total, succeeded, failed, skipped, \
-         failures, filter, per_second, cursor) VALUES ($1,$2,$3,$4,$5,$5,$6,0,0,0,'[]',$7,$8,0) RETURNING seq",
-    )
-    .bind(operation.tenant.0)
-    .bind(i64::from(operation.id.0.salt()))
-    .bind(i64::from(operation.kind as u8))
-    .bind(i64::from(operation.state as u8))
-    .bind(operation.created_at.0)
-    .bind(operation.total.cast_signed())
-    .bind(serde_json::to_string(&task.filter).unwrap_or_default())
-    .bind(task.per_second)
-    .fetch_one(&mut *tx.conn)
-    .await?;
+    let sql = "INSERT INTO operations (tenant, salt, kind, state, created_at, updated_at, total, succeeded, failed, \
+         skipped, failures, filter, per_second, cursor) VALUES (?1,?2,?3,?4,?5,?5,?6,0,0,0,'[]',?7,?8,0) \
+         RETURNING seq";
+    let seq: i64 = tx.conn.prepare_cached(sql)?.query_row(
+        params![
+            operation.tenant,
+            operation.id.0.salt(),
+            operation.kind as u8,
+            operation.state as u8,
+            operation.created_at,
+            operation.total.cast_signed(),
+            serde_json::to_string(&task.filter)?,
+            task.per_second,
+        ],
+        |row| row.get(0),
+    )?;
     let salt = operation.id.0.salt();
     operation.id = OperationId(Uid::new(operation.created_at, salt, Pos(seq.cast_unsigned())));
     Ok(operation)
@@ -53,19 +59,19 @@ pub(super) async fn create(tx: &mut Tx<'_>, task: Task) -> Result<Operation, Err
 
 /// Handles a page of items and notes the progress, all in one transaction, so an
 /// item is handled once whatever happens. Says whether the operation goes on.
-pub(super) async fn step(
+pub(super) fn step(
     tx: &mut Tx<'_>,
     id: OperationId,
     items: Vec<DeliveryId>,
     last: bool,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let Some(mut operation) = read(tx, id).await?.filter(|operation| !operation.state.is_done()) else {
+    let Some(mut operation) = read(tx, id)?.filter(|operation| !operation.state.is_done()) else {
         return Ok(false);
     };
     let cursor = items.last().map(|id| id.pos());
     for item in items {
-        match handle(tx, &operation, item, now).await? {
+        match handle(tx, &operation, item, now)? {
             Handled::Done => operation.succeeded += 1,
             Handled::Skipped => operation.skipped += 1,
             Handled::Failed(failure) => {
@@ -80,22 +86,20 @@ pub(super) async fn step(
     if last {
         operation.total = operation.succeeded + operation.failed + operation.skipped;
     }
-    sqlx::query(
-        "UPDATE operations SET state = $2, updated_at = $3, ended_at = $4, total = $5, succeeded = $6, failed = $7, \
-         skipped = $8, failures = $9, cursor = coalesce($10, cursor) WHERE seq = $1",
-    )
-    .bind(id.pos().0.cast_signed())
-    .bind(i64::from(operation.state as u8))
-    .bind(now.0)
-    .bind(last.then_some(now.0))
-    .bind(operation.total.cast_signed())
-    .bind(operation.succeeded.cast_signed())
-    .bind(operation.failed.cast_signed())
-    .bind(operation.skipped.cast_signed())
-    .bind(serde_json::to_string(&operation.failures).unwrap_or_default())
-    .bind(cursor.map(|pos| pos.0.cast_signed()))
-    .execute(&mut *tx.conn)
-    .await?;
+    let sql = "UPDATE operations SET state = ?, updated_at = ?, ended_at = ?, total = ?, succeeded = ?, failed = ?, \
+         skipped = ?, failures = ?, cursor = coalesce(?, cursor) WHERE seq = ?";
+    tx.conn.prepare_cached(sql)?.execute(params![
+        operation.state as u8,
+        now,
+        last.then_some(now),
+        operation.total.cast_signed(),
+        operation.succeeded.cast_signed(),
+        operation.failed.cast_signed(),
+        operation.skipped.cast_signed(),
+        serde_json::to_string(&operation.failures)?,
+        cursor,
+        id.pos(),
+    ])?;
     Ok(!last)
 }
 
@@ -105,25 +109,23 @@ enum Handled {
     Failed(ItemFailure),
 }
 
-async fn handle(
+fn handle(
     tx: &mut Tx<'_>,
     operation: &Operation,
     item: DeliveryId,
     now: Timestamp,
 ) -> Result<Handled, Error> {
     match operation.kind {
-        OperationKind::ReplayDeadLetters => {
-            Ok(match letters::replay(tx, operation.tenant, item, now).await? {
-                Steered::Done(_) => Handled::Done,
-                Steered::NotFound | Steered::Letter(_) | Steered::State(_) => Handled::Skipped,
-                Steered::EndpointInactive => Handled::Failed(ItemFailure {
-                    item: format!("dl_{}", item.0),
-                    reason: "ENDPOINT_INACTIVE".to_owned(),
-                    message: "the endpoint is disabled or deleted".to_owned(),
-                }),
-            })
-        }
-        OperationKind::PurgeDeadLetters => Ok(match letters::discard(tx, operation.tenant, item).await? {
+        OperationKind::ReplayDeadLetters => Ok(match letters::replay(tx, operation.tenant, item, now)? {
+            Steered::Done(_) => Handled::Done,
+            Steered::NotFound | Steered::Letter(_) | Steered::State(_) => Handled::Skipped,
+            Steered::EndpointInactive => Handled::Failed(ItemFailure {
+                item: format!("dl_{}", item.0),
+                reason: "ENDPOINT_INACTIVE".to_owned(),
+                message: "the endpoint is disabled or deleted".to_owned(),
+            }),
+        }),
+        OperationKind::PurgeDeadLetters => Ok(match letters::discard(tx, operation.tenant, item)? {
             Discarded::Done => Handled::Done,
             Discarded::NotFound | Discarded::Replaying => Handled::Skipped,
         }),
@@ -131,36 +133,26 @@ async fn handle(
 }
 
 /// Stops an operation. Nothing: it has finished, or there is none.
-pub(super) async fn cancel(
-    tx: &mut Tx<'_>,
-    id: OperationId,
-    now: Timestamp,
-) -> Result<Option<Operation>, Error> {
-    let found = read(tx, id).await?.filter(|operation| !operation.state.is_done());
+pub(super) fn cancel(tx: &mut Tx<'_>, id: OperationId, now: Timestamp) -> Result<Option<Operation>, Error> {
+    let found = read(tx, id)?.filter(|operation| !operation.state.is_done());
     let Some(mut operation) = found else { return Ok(None) };
     operation.state = OperationState::Cancelled;
     (operation.updated_at, operation.ended_at) = (now, Some(now));
-    sqlx::query("UPDATE operations SET state = $2, updated_at = $3, ended_at = $3 WHERE seq = $1")
-        .bind(id.pos().0.cast_signed())
-        .bind(i64::from(operation.state as u8))
-        .bind(now.0)
-        .execute(&mut *tx.conn)
-        .await?;
+    let sql = "UPDATE operations SET state = ?1, updated_at = ?2, ended_at = ?2 WHERE seq = ?3";
+    tx.conn.prepare_cached(sql)?.execute(params![operation.state as u8, now, id.pos()])?;
     Ok(Some(operation))
 }
 
-async fn read(tx: &mut Tx<'_>, id: OperationId) -> Result<Option<Operation>, sqlx::Error> {
-    let sql = const_format::concatcp!("SELECT ", COLUMNS, " FROM operations WHERE seq = $1");
-    let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&mut *tx.conn).await?;
-    let operation = row.map(|row| decode(&row)).transpose()?;
+fn read(tx: &mut Tx<'_>, id: OperationId) -> Result<Option<Operation>, Error> {
+    let mut query = tx.conn.prepare_cached(ONE)?;
+    let operation = query.query_and_then([id.pos()], |row| decode(row))?.next().transpose()?;
     Ok(operation.filter(|operation| operation.id == id))
 }
 
 impl Store {
     /// One operation.
     pub async fn operation(&self, tenant: TenantKey, id: OperationId) -> Result<Option<Operation>, Error> {
-        let sql = const_format::concatcp!("SELECT ", COLUMNS, " FROM operations WHERE seq = $1");
-        let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&self.readers).await?;
+        let row = sqlx::query(ONE).bind(id.pos().0.cast_signed()).fetch_optional(&self.readers).await?;
         let operation = row.map(|row| decode(&row)).transpose()?;
         Ok(operation.filter(|it| it.tenant == tenant && it.id == id))
     }
@@ -204,36 +196,34 @@ impl Store {
             ", filter, per_second, cursor FROM operations WHERE ended_at IS NULL ORDER BY seq"
         );
         let rows = sqlx::query(sql).fetch_all(&self.readers).await?;
-        let bad = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
         let task = |row: &SqliteRow| {
             Ok(Task {
                 operation: decode(row)?,
-                filter: serde_json::from_str(row.try_get(13)?).map_err(bad)?,
+                filter: serde_json::from_str(row.word(13)?)?,
                 per_second: row.try_get(14)?,
-                cursor: Pos(row.try_get::<i64, _>(15)?.cast_unsigned()),
+                cursor: row.pos(15)?,
             })
         };
-        Ok(rows.iter().map(task).collect::<Result<_, sqlx::Error>>()?)
+        rows.iter().map(task).collect()
     }
 }
 
-fn decode(row: &SqliteRow) -> Result<Operation, sqlx::Error> {
-    let seq: i64 = row.try_get(0)?;
-    let bad = |what: &str| sqlx::Error::Decode(format!("bad operations.{what} in row {seq}").into());
-    let created_at = Timestamp(row.try_get(5)?);
-    let number = |column: usize| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
+fn decode(row: &impl Columns) -> Result<Operation, Error> {
+    let seq = row.number(0)?;
+    let bad = |what: &str| Error::corrupt(what, seq);
+    let created_at = row.time(5)?;
     Ok(Operation {
-        id: OperationId(Uid::new(created_at, row.try_get::<i64, _>(2)? as u32, Pos(seq.cast_unsigned()))),
-        tenant: TenantKey(row.try_get(1)?),
-        kind: OperationKind::from_number(row.try_get(3)?).ok_or_else(|| bad("kind"))?,
-        state: OperationState::from_number(row.try_get(4)?).ok_or_else(|| bad("state"))?,
+        id: OperationId(Uid::new(created_at, row.small(2)?, row.pos(0)?)),
+        tenant: TenantKey(row.number(1)?),
+        kind: OperationKind::from_number(row.number(3)?).ok_or_else(|| bad("operations.kind"))?,
+        state: OperationState::from_number(row.number(4)?).ok_or_else(|| bad("operations.state"))?,
         created_at,
-        updated_at: Timestamp(row.try_get(6)?),
-        ended_at: row.try_get::<Option<i64>, _>(7)?.map(Timestamp),
-        total: number(8)?,
-        succeeded: number(9)?,
-        failed: number(10)?,
-        skipped: number(11)?,
-        failures: serde_json::from_str(row.try_get(12)?).map_err(|_| bad("failures"))?,
+        updated_at: row.time(6)?,
+        ended_at: row.time_if(7)?,
+        total: row.count(8)?,
+        succeeded: row.count(9)?,
+        failed: row.count(10)?,
+        skipped: row.count(11)?,
+        failures: serde_json::from_str(row.word(12)?)?,
     })
 }

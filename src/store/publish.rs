@@ -1,18 +1,11 @@
 //! Publishing: events, their idempotency keys and their deliveries.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use rusqlite::{OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
-use sqlx::Row as _;
 
-use super::{
-    rows::{Binding, Rows},
-    tx::Tx,
-    writer::Pending,
-};
+use super::{Error, tx::Tx, writer::Pending};
 use crate::domain::{
     Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, TenantKey, Timestamp,
     Uid,
@@ -21,26 +14,14 @@ use crate::domain::{
 /// How long an idempotency key is remembered: 24 h.
 pub const IDEMPOTENCY_WINDOW: i64 = 24 * 3600 * 1_000_000;
 
-static EVENTS: LazyLock<Rows> = LazyLock::new(|| Rows::new("INSERT INTO events VALUES", 13, ""));
-/// The same where a transaction begins: one hop to the store's thread less, while
-/// the publisher waits.
-static FIRST_EVENTS: LazyLock<Rows> =
-    LazyLock::new(|| Rows::new("BEGIN IMMEDIATE; INSERT INTO events VALUES", 13, ""));
-/// New deliveries: pending, never tried, at revision 1 since they were made.
-static DELIVERIES: LazyLock<Rows> = LazyLock::new(|| {
-    let row = "?,?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,1,?,NULL,NULL,NULL,NULL,NULL,NULL";
-    Rows::of("INSERT INTO deliveries VALUES", row, "")
-});
-static KEYS: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "INSERT INTO idempotency VALUES",
-        5,
-        "ON CONFLICT (tenant, key) DO UPDATE SET hash = excluded.hash, event = excluded.event, \
-         expires_at = excluded.expires_at",
-    )
-});
+const EVENT: &str = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)";
+/// A new delivery: pending, never tried, at revision 1 since it was made.
+const DELIVERY: &str = "INSERT INTO deliveries VALUES \
+     (?,?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,1,?,NULL,NULL,NULL,NULL,NULL,NULL)";
+const KEY: &str = "INSERT INTO idempotency VALUES (?,?,?,?,?) ON CONFLICT (tenant, key) DO UPDATE SET \
+     hash = excluded.hash, event = excluded.event, expires_at = excluded.expires_at";
 const KNOWN_KEY: &str = "SELECT i.hash, i.event, e.created_at, e.salt, e.fanout FROM idempotency i \
-     JOIN events e ON e.pos = i.event WHERE i.tenant = $1 AND i.key = $2 AND i.expires_at > $3";
+     JOIN events e ON e.pos = i.event WHERE i.tenant = ? AND i.key = ? AND i.expires_at > ?";
 
 /// Events handed in together.
 #[derive(Debug)]
@@ -132,40 +113,18 @@ struct Accepted {
     pos: Pos,
 }
 
-impl Accepted {
-    fn bind<'q>(query: Binding<'q>, row: &'q Self) -> Binding<'q> {
-        let event = &row.event;
-        let key = Some(event.idempotency_key.as_str()).filter(|key| !key.is_empty());
-        let metadata = (!event.metadata.is_empty()).then(|| serde_json::json!(event.metadata).to_string());
-        query
-            .bind(row.pos.0.cast_signed())
-            .bind(event.tenant.0)
-            .bind(i64::from(event.id.0.salt()))
-            .bind(event.created_at.0)
-            .bind(row.wanting.len() as i64)
-            .bind(i64::from(event.priority))
-            .bind(event.deliver_at.map(|at| at.0))
-            .bind(event.expires_at.map(|at| at.0))
-            .bind(&*event.event_type)
-            .bind(key)
-            .bind(metadata)
-            .bind(&*event.payload.content_type)
-            .bind(&event.payload.data[..])
-    }
-}
-
 impl Tx<'_> {
-    /// Publishes what several callers handed in, with one statement a table.
-    pub(super) async fn publish<'p>(
+    /// Publishes what several callers handed in, one table after the other.
+    pub(super) fn publish<'p>(
         &mut self,
         publishes: impl Iterator<Item = &'p Handed>,
-    ) -> Result<Vec<Vec<Result<Published, Refused>>>, sqlx::Error> {
+    ) -> Result<Vec<Vec<Result<Published, Refused>>>, Error> {
         let (mut accepted, mut keys, mut answers) = (Vec::new(), Vec::new(), Vec::new());
         let mut in_batch: HashMap<(TenantKey, String), ([u8; 16], EventId, u32)> = HashMap::new();
         for Handed { publish, hashes, .. } in publishes {
             let mut known = Vec::with_capacity(publish.events.len());
             for (event, hash) in publish.events.iter().zip(hashes) {
-                known.push(self.known(event, *hash, publish.at, &in_batch).await?);
+                known.push(self.known(event, *hash, publish.at, &in_batch)?);
             }
             if publish.atomic && known.iter().any(|it| matches!(it, Some(Err(_)))) {
                 let refused =
@@ -200,47 +159,34 @@ impl Tx<'_> {
             }
             answers.push(results);
         }
-        self.insert_events(&accepted).await?;
-        KEYS.execute(self.conn, &keys, |query, row| {
-            query
-                .bind(row.tenant.0)
-                .bind(row.key.as_str())
-                .bind(row.hash.as_slice())
-                .bind(row.event.0.cast_signed())
-                .bind(row.expires_at.0)
-        })
-        .await?;
+        self.insert_events(&accepted)?;
+        insert_deliveries(self, &self.fresh_deliveries().collect::<Vec<_>>())?;
+        self.insert_keys(&keys)?;
         Ok(answers)
     }
 
     /// What the store says of an event's idempotency key.
-    async fn known(
+    fn known(
         &mut self,
         event: &NewEvent,
         hash: Option<[u8; 16]>,
         now: Timestamp,
         in_batch: &HashMap<(TenantKey, String), ([u8; 16], EventId, u32)>,
-    ) -> Result<Option<Result<Published, Refused>>, sqlx::Error> {
+    ) -> Result<Option<Result<Published, Refused>>, Error> {
         let Some(own) = hash else { return Ok(None) };
         let key = (event.tenant, event.idempotency_key.clone());
         if let Some((hash, id, matched)) = in_batch.get(&key) {
             return Ok(Some(compare(own, &Known { hash: *hash, event: *id, matched: *matched })));
         }
-        let row = sqlx::query(KNOWN_KEY)
-            .bind(event.tenant.0)
-            .bind(event.idempotency_key.as_str())
-            .bind(now.0)
-            .fetch_optional(&mut *self.conn)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let pos = Pos(row.try_get::<i64, _>(1)?.cast_unsigned());
-        let salt = row.try_get::<i64, _>(3)? as u32;
-        let known = Known {
-            hash: row.try_get::<Vec<u8>, _>(0)?.try_into().unwrap_or_default(),
-            event: EventId(Uid::new(Timestamp(row.try_get(2)?), salt, pos)),
-            matched: row.try_get::<i64, _>(4)? as u32,
-        };
-        Ok(Some(compare(own, &known)))
+        let mut query = self.conn.prepare_cached(KNOWN_KEY)?;
+        let known = query
+            .query_row(params![event.tenant, event.idempotency_key, now], |row| {
+                let id =
+                    Uid::new(Timestamp(row.get(2)?), row.get(3)?, Pos(row.get::<_, i64>(1)?.cast_unsigned()));
+                Ok(Known { hash: row.get(0)?, event: EventId(id), matched: row.get(4)? })
+            })
+            .optional()?;
+        Ok(known.map(|known| compare(own, &known)))
     }
 
     /// Numbers an event and its deliveries.
@@ -282,43 +228,65 @@ impl Tx<'_> {
         (Accepted { event, wanting, pos }, published)
     }
 
-    async fn insert_events(&mut self, accepted: &[Accepted]) -> Result<(), sqlx::Error> {
-        let opening = if self.is_open { 0 } else { Rows::first(accepted.len()) };
-        let (first, others) = accepted.split_at(opening);
-        FIRST_EVENTS.execute(self.conn, first, Accepted::bind).await?;
-        self.is_open |= opening > 0;
-        EVENTS.execute(self.conn, others, Accepted::bind).await?;
-        let made: Vec<_> = self.fresh_deliveries().collect();
-        insert_deliveries(self, &made).await
+    fn insert_events(&self, accepted: &[Accepted]) -> Result<(), Error> {
+        let mut insert = self.conn.prepare_cached(EVENT)?;
+        for Accepted { event, wanting, pos } in accepted {
+            let key = Some(event.idempotency_key.as_str()).filter(|key| !key.is_empty());
+            let metadata =
+                (!event.metadata.is_empty()).then(|| serde_json::json!(event.metadata).to_string());
+            insert.execute(params![
+                pos,
+                event.tenant,
+                event.id.0.salt(),
+                event.created_at,
+                wanting.len() as i64,
+                event.priority,
+                event.deliver_at,
+                event.expires_at,
+                event.event_type,
+                key,
+                metadata,
+                event.payload.content_type,
+                &event.payload.data[..],
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn insert_keys(&self, keys: &[KeyRow]) -> Result<(), Error> {
+        let mut insert = self.conn.prepare_cached(KEY)?;
+        for KeyRow { tenant, key, hash, event, expires_at } in keys {
+            insert.execute(params![tenant, key, hash, event, expires_at])?;
+        }
+        Ok(())
     }
 }
 
 /// Writes the rows of new deliveries.
-pub(super) async fn insert_deliveries(
-    tx: &mut Tx<'_>,
-    deliveries: &[Arc<Delivery>],
-) -> Result<(), sqlx::Error> {
-    let insert = DELIVERIES.execute(tx.conn, deliveries, |query, it| {
-        query
-            .bind(it.id.pos().0.cast_signed())
-            .bind(it.tenant.0)
-            .bind(it.event.pos().0.cast_signed())
-            .bind(it.endpoint.0)
-            .bind(i64::from(it.id.0.salt()))
-            .bind(it.created_at.0)
-            .bind(i64::from(it.trigger as u8))
-            .bind(i64::from(it.priority))
-            .bind(i64::from(it.max_attempts))
-            .bind(it.expires_at.map(|at| at.0))
-            .bind(it.replay_of.map(|id| id.0.to_bytes().to_vec()))
-            .bind(it.letter.map(|id| id.0.to_bytes().to_vec()))
-            .bind(it.due_at.0)
-            .bind(it.due_at.0)
-            .bind(it.turn_at.0)
-            .bind(it.created_at.0)
-            .bind(it.id.pos().0.cast_signed())
-    });
-    insert.await.map(drop)
+pub(super) fn insert_deliveries(tx: &Tx<'_>, deliveries: &[Arc<Delivery>]) -> Result<(), Error> {
+    let mut insert = tx.conn.prepare_cached(DELIVERY)?;
+    for it in deliveries {
+        insert.execute(params![
+            it.id.pos(),
+            it.tenant,
+            it.event.pos(),
+            it.endpoint,
+            it.id.0.salt(),
+            it.created_at,
+            it.trigger as u8,
+            it.priority,
+            it.max_attempts,
+            it.expires_at,
+            it.replay_of,
+            it.letter,
+            it.due_at,
+            it.due_at,
+            it.turn_at,
+            it.created_at,
+            it.id.pos(),
+        ])?;
+    }
+    Ok(())
 }
 
 fn compare(own: [u8; 16], known: &Known) -> Result<Published, Refused> {

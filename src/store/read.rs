@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use sqlx::{Row as _, sqlite::SqliteRow};
-
+use super::{Error, row::Columns};
 use crate::domain::{
     Attempt, Cause, Change, ChangeKind, Delivery, DeliveryId, EndpointKey, EventId, Failure, Last, Micros,
-    Pos, Response, State, TenantKey, Timestamp, Timings, Trigger, Uid,
+    Response, State, TenantKey, Timestamp, Timings, Trigger, Uid,
 };
 
 macro_rules! delivery_columns {
@@ -40,82 +39,60 @@ pub(super) const CHANGE: &str = concat!(
 /// Columns of a delivery.
 const WIDTH: usize = 29;
 
-/// A value that the code never wrote.
-fn corrupt(what: &str, row: i64) -> sqlx::Error {
-    sqlx::Error::Decode(format!("bad {what} in row {row}").into())
-}
-
-fn pos(row: &SqliteRow, column: usize) -> Result<Pos, sqlx::Error> {
-    Ok(Pos(row.try_get::<i64, _>(column)?.cast_unsigned()))
-}
-
-fn time(row: &SqliteRow, column: usize) -> Result<Timestamp, sqlx::Error> {
-    row.try_get(column).map(Timestamp)
-}
-
-fn small(row: &SqliteRow, column: usize) -> Result<u32, sqlx::Error> {
-    row.try_get::<i64, _>(column).map(|value| value as u32)
-}
-
-fn delivery_id(row: &SqliteRow, column: usize) -> Result<Option<DeliveryId>, sqlx::Error> {
-    let bytes: Option<Vec<u8>> = row.try_get(column)?;
-    Ok(bytes.and_then(|bytes| Uid::from_bytes(&bytes)).map(DeliveryId))
-}
-
 /// Reads the six columns of a last attempt.
-fn last(row: &SqliteRow, from: usize) -> Result<Option<Last>, sqlx::Error> {
-    let Some(at) = row.try_get::<Option<i64>, _>(from)? else { return Ok(None) };
-    let cause: Option<i64> = row.try_get(from + 3)?;
+fn last(row: &impl Columns, from: usize) -> Result<Option<Last>, Error> {
+    let Some(at) = row.integer(from)? else { return Ok(None) };
+    let cause = row.integer(from + 3)?;
     let failure = match cause {
         None => None,
         Some(number) => Some(Failure {
-            cause: Cause::from_number(number).ok_or_else(|| corrupt("cause", number))?,
-            retryable: row.try_get::<i64, _>(from + 4)? != 0,
-            message: row.try_get(from + 5)?,
+            cause: Cause::from_number(number).ok_or_else(|| Error::corrupt("cause", number))?,
+            retryable: row.number(from + 4)? != 0,
+            message: row.word(from + 5)?.to_owned(),
         }),
     };
     Ok(Some(Last {
         at: Timestamp(at),
-        duration: Micros(row.try_get(from + 1)?),
-        status: row.try_get::<Option<i64>, _>(from + 2)?.map(|status| status as u16),
+        duration: Micros(row.number(from + 1)?),
+        status: row.integer(from + 2)?.map(|status| status as u16),
         failure,
     }))
 }
 
 /// A delivery as it stands.
-pub(super) fn delivery(row: &SqliteRow) -> Result<Delivery, sqlx::Error> {
-    let (at, salt) = (time(row, 9)?, small(row, 8)?);
-    let key: i64 = row.try_get(0)?;
-    let number = |column: usize| row.try_get::<i64, _>(column);
+pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, Error> {
+    let (at, salt) = (row.time(9)?, row.small(8)?);
+    let key = row.number(0)?;
     Ok(Delivery {
-        id: DeliveryId(Uid::new(at, salt, pos(row, 0)?)),
-        tenant: TenantKey(row.try_get(1)?),
-        event: EventId(Uid::new(time(row, 3)?, small(row, 4)?, pos(row, 2)?)),
-        event_type: row.try_get::<&str, _>(5)?.into(),
-        endpoint: EndpointKey(row.try_get(6)?),
-        endpoint_id: row.try_get::<&str, _>(7)?.into(),
-        trigger: Trigger::from_number(number(10)?).ok_or_else(|| corrupt("deliveries.trigger", key))?,
-        priority: number(11)? as i8,
-        max_attempts: small(row, 12)?,
+        id: DeliveryId(Uid::new(at, salt, row.pos(0)?)),
+        tenant: TenantKey(row.number(1)?),
+        event: EventId(Uid::new(row.time(3)?, row.small(4)?, row.pos(2)?)),
+        event_type: row.word(5)?.into(),
+        endpoint: EndpointKey(row.number(6)?),
+        endpoint_id: row.word(7)?.into(),
+        trigger: Trigger::from_number(row.number(10)?)
+            .ok_or_else(|| Error::corrupt("deliveries.trigger", key))?,
+        priority: row.number(11)? as i8,
+        max_attempts: row.small(12)?,
         created_at: at,
-        expires_at: row.try_get::<Option<i64>, _>(13)?.map(Timestamp),
-        replay_of: delivery_id(row, 14)?,
-        letter: delivery_id(row, 15)?,
-        state: State::from_number(number(16)?).ok_or_else(|| corrupt("deliveries.state", key))?,
-        attempts: small(row, 17)?,
-        due_at: time(row, 18)?,
-        turn_at: time(row, 19)?,
+        expires_at: row.time_if(13)?,
+        replay_of: row.delivery_id(14)?,
+        letter: row.delivery_id(15)?,
+        state: State::from_number(row.number(16)?).ok_or_else(|| Error::corrupt("deliveries.state", key))?,
+        attempts: row.small(17)?,
+        due_at: row.time(18)?,
+        turn_at: row.time(19)?,
         last: last(row, 23)?,
-        updated_at: time(row, 20)?,
-        revision: number(21)?.cast_unsigned(),
-        last_change: pos(row, 22)?,
+        updated_at: row.time(20)?,
+        revision: row.count(21)?,
+        last_change: row.pos(22)?,
     })
 }
 
 /// The change that made a delivery.
-pub(super) fn created(row: &SqliteRow) -> Result<Change, sqlx::Error> {
+pub(super) fn created(row: &impl Columns) -> Result<Change, Error> {
     let now = delivery(row)?;
-    let due_at = time(row, WIDTH)?;
+    let due_at = row.time(WIDTH)?;
     let delivery = Delivery {
         state: State::Pending,
         attempts: 0,
@@ -138,43 +115,38 @@ pub(super) fn created(row: &SqliteRow) -> Result<Change, sqlx::Error> {
 }
 
 /// A later change.
-pub(super) fn change(row: &SqliteRow) -> Result<Change, sqlx::Error> {
+pub(super) fn change(row: &impl Columns) -> Result<Change, Error> {
     let now = delivery(row)?;
-    let change_pos = pos(row, WIDTH)?;
+    let change_pos = row.pos(WIDTH)?;
     let key = change_pos.0.cast_signed();
-    let state = |column: usize| -> Result<State, sqlx::Error> {
-        State::from_number(row.try_get(column)?).ok_or_else(|| corrupt("changes.state", key))
+    let state = |column: usize| -> Result<State, Error> {
+        State::from_number(row.number(column)?).ok_or_else(|| Error::corrupt("changes.state", key))
     };
-    let (at, previous, state) = (time(row, WIDTH + 1)?, state(WIDTH + 2)?, state(WIDTH + 3)?);
-    let due_at = time(row, WIDTH + 5)?;
+    let (at, previous, state) = (row.time(WIDTH + 1)?, state(WIDTH + 2)?, state(WIDTH + 3)?);
+    let due_at = row.time(WIDTH + 5)?;
     let last = last(row, WIDTH + 8)?;
     let delivery = Delivery {
         state,
-        attempts: small(row, WIDTH + 4)?,
+        attempts: row.small(WIDTH + 4)?,
         due_at,
         turn_at: due_at,
         last,
         updated_at: at,
-        revision: row.try_get::<i64, _>(WIDTH + 6)?.cast_unsigned(),
+        revision: row.count(WIDTH + 6)?,
         last_change: change_pos,
         ..now
     };
     let attempt = match &delivery.last {
-        Some(last) if row.try_get::<i64, _>(WIDTH + 7)? != 0 => {
-            Some(Arc::new(attempt(row, &delivery, last)?))
-        }
+        Some(last) if row.number(WIDTH + 7)? != 0 => Some(Arc::new(attempt(row, &delivery, last)?)),
         _ => None,
     };
     let kind = ChangeKind::between(previous, state);
     Ok(Change { pos: change_pos, at, kind, previous: Some(previous), delivery: Arc::new(delivery), attempt })
 }
 
-fn attempt(row: &SqliteRow, delivery: &Delivery, last: &Last) -> Result<Attempt, sqlx::Error> {
-    let span = |column: usize| row.try_get::<Option<i64>, _>(column).map(|span| span.map(Micros));
-    let response: Option<&str> = row.try_get(WIDTH + 18)?;
-    let response: Option<Response> = response
-        .map(|text| serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error))))
-        .transpose()?;
+fn attempt(row: &impl Columns, delivery: &Delivery, last: &Last) -> Result<Attempt, Error> {
+    let span = |column: usize| row.integer(column).map(|span| span.map(Micros));
+    let response: Option<Response> = row.text(WIDTH + 18)?.map(serde_json::from_str).transpose()?;
     Ok(Attempt {
         id: crate::machine::judge::attempt_id(delivery, last.at, delivery.last_change),
         number: delivery.attempts,

@@ -1,5 +1,7 @@
 //! What is forgotten, and when. In small steps, so that no publish waits long.
 
+use rusqlite::OptionalExtension as _;
+
 use super::{Error, deliveries, tx::Tx};
 use crate::domain::{Micros, Pos, Timestamp};
 
@@ -54,16 +56,12 @@ const OLD_EVENTS: &str = "DELETE FROM events WHERE pos > $1 AND pos <= $2 AND po
 
 /// Removes a little of everything that is too old; says where the feed now starts,
 /// how far the sweep has come and whether there is more to remove.
-pub(super) async fn step(
-    tx: &mut Tx<'_>,
-    cutoff: Cutoff,
-    mut sweep: Sweep,
-) -> Result<(Pos, Sweep, bool), Error> {
-    tx.mark(cutoff.now).await?;
-    let compacted = compact(tx, cutoff.feed).await?;
-    let expired = deliveries::expire(tx, cutoff.now.minus(EXPIRY_SLACK), STEP, cutoff.now).await?;
+pub(super) fn step(tx: &mut Tx<'_>, cutoff: Cutoff, mut sweep: Sweep) -> Result<(Pos, Sweep, bool), Error> {
+    tx.mark(cutoff.now)?;
+    let compacted = compact(tx, cutoff.feed)?;
+    let expired = deliveries::expire(tx, cutoff.now.minus(EXPIRY_SLACK), STEP, cutoff.now)?;
     let mut more = i64::from(expired) == STEP;
-    let (marked_at, history) = mark(tx, cutoff.history).await?.unwrap_or((i64::MIN, 0));
+    let (marked_at, history) = mark(tx, cutoff.history)?.unwrap_or((i64::MIN, 0));
     let removals = [
         (EXPIRED_KEYS, cutoff.now.0),
         (EXPIRED_LETTERS, cutoff.now.0),
@@ -71,8 +69,8 @@ pub(super) async fn step(
         (OLD_MARKS, marked_at),
     ];
     for (sql, bound) in removals {
-        let done = sqlx::query(sql).bind(bound).bind(STEP).execute(&mut *tx.conn).await?;
-        more |= done.rows_affected() == STEP.cast_unsigned();
+        let removed = tx.conn.prepare_cached(sql)?.execute([bound, STEP])?;
+        more |= removed == STEP as usize;
     }
     if sweep.reached >= history && cutoff.now.since(sweep.started_at) >= PASS_EVERY {
         sweep = Sweep { reached: 0, started_at: cutoff.now };
@@ -80,8 +78,7 @@ pub(super) async fn step(
     if sweep.reached < history {
         let upto = history.min(sweep.reached + SPAN);
         for sql in [OLD_DELIVERIES, OLD_CHANGES, OLD_EVENTS] {
-            let query = sqlx::query(sql).bind(sweep.reached).bind(upto).bind(history);
-            query.execute(&mut *tx.conn).await?;
+            tx.conn.prepare_cached(sql)?.execute([sweep.reached, upto, history])?;
         }
         sweep.reached = upto;
         more |= upto < history;
@@ -90,24 +87,20 @@ pub(super) async fn step(
 }
 
 /// Moves the start of the feed; whole marks at a time, never past the instant.
-async fn compact(tx: &mut Tx<'_>, before: Timestamp) -> Result<Pos, Error> {
-    let compacted: i64 =
-        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'compacted'").fetch_one(&mut *tx.conn).await?;
-    let Some((at, pos)) = mark(tx, before).await?.filter(|(_, pos)| *pos > compacted) else {
+fn compact(tx: &mut Tx<'_>, before: Timestamp) -> Result<Pos, Error> {
+    let mut query = tx.conn.prepare_cached("SELECT value FROM meta WHERE key = 'compacted'")?;
+    let compacted: i64 = query.query_row([], |row| row.get(0))?;
+    let Some((at, pos)) = mark(tx, before)?.filter(|(_, pos)| *pos > compacted) else {
         return Ok(Pos(compacted.cast_unsigned()));
     };
-    sqlx::query("UPDATE meta SET value = $1 WHERE key = 'compacted'")
-        .bind(pos)
-        .execute(&mut *tx.conn)
-        .await?;
+    tx.conn.prepare_cached("UPDATE meta SET value = ? WHERE key = 'compacted'")?.execute([pos])?;
     tracing::debug!(pos, at, "the feed was trimmed");
     Ok(Pos(pos.cast_unsigned()))
 }
 
 /// The newest mark not after an instant.
-async fn mark(tx: &mut Tx<'_>, at: Timestamp) -> Result<Option<(i64, i64)>, Error> {
-    Ok(sqlx::query_as("SELECT at, pos FROM marks WHERE at <= $1 ORDER BY at DESC LIMIT 1")
-        .bind(at.0)
-        .fetch_optional(&mut *tx.conn)
-        .await?)
+fn mark(tx: &mut Tx<'_>, at: Timestamp) -> Result<Option<(i64, i64)>, Error> {
+    let mut query =
+        tx.conn.prepare_cached("SELECT at, pos FROM marks WHERE at <= ? ORDER BY at DESC LIMIT 1")?;
+    Ok(query.query_row([at], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }

@@ -32,7 +32,7 @@ impl<Q, D, F, P> Scan<'_, Q, D, F, P> {
     pub async fn page<T>(&self, readers: &SqlitePool, page: Page) -> Result<(Vec<T>, Option<Pos>), Error>
     where
         Q: Fn() -> QueryBuilder<Sqlite>,
-        D: Fn(&SqliteRow) -> Result<T, sqlx::Error>,
+        D: Fn(&SqliteRow) -> Result<T, Error>,
         F: Fn(&T) -> bool,
         P: Fn(&T) -> Pos,
     {

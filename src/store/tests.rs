@@ -368,12 +368,13 @@ async fn every_query_uses_an_index() {
     let range = TimeRange { start: Some(NOW), end: Some(NOW) };
     let mut queries = vec![
         (super::waiting::WAITING.to_owned(), true),
+        (super::waiting::EVENTS.to_owned(), false),
         (super::waiting::ENDPOINTS_WAITING.to_owned(), false),
         (lists::FEED_MADE.to_owned(), true),
         (lists::FEED_LATER.to_owned(), true),
         (lists::ATTEMPTS.to_owned(), false),
         (lists::EVENT_SUMMARY.to_owned(), false),
-        (deliveries::UPDATE.single().to_owned(), true),
+        (deliveries::UPDATE.to_owned(), true),
         (deliveries::PAST_END.to_owned(), true),
     ];
     let id = crate::domain::EventId(Uid::new(NOW, 1, Pos(1)));

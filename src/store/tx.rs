@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use sqlx::SqliteConnection;
+use rusqlite::{Connection, params};
 
+use super::Error;
 use crate::{
     domain::{Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, TenantKey, Timestamp},
     machine::route::Routes,
@@ -88,10 +89,8 @@ impl SharedRoutes {
 
 /// A transaction under way.
 pub struct Tx<'c> {
-    pub(super) conn: &'c mut SqliteConnection,
+    pub(super) conn: &'c Connection,
     pub(super) routes: &'c SharedRoutes,
-    /// It has begun in the database.
-    pub(super) is_open: bool,
     position: Pos,
     started_at: Pos,
     changes: Vec<Arc<Change>>,
@@ -115,34 +114,16 @@ pub(super) struct Effects {
 }
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(
-        conn: &'c mut SqliteConnection,
+    /// Begins.
+    pub(super) fn begin(
+        conn: &'c Connection,
         routes: &'c SharedRoutes,
         position: Pos,
         latest: Timestamp,
-    ) -> Self {
-        let (changes, reroutes) = (Vec::new(), Vec::new());
-        Self {
-            conn,
-            routes,
-            is_open: false,
-            position,
-            started_at: position,
-            changes,
-            reroutes,
-            hot: Vec::new(),
-            open: 0,
-            latest,
-        }
-    }
-
-    /// Begins, unless that is done. What is read before is the same as after: nobody
-    /// else writes.
-    pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
-        if !std::mem::replace(&mut self.is_open, true) {
-            sqlx::query("BEGIN IMMEDIATE").execute(&mut *self.conn).await?;
-        }
-        Ok(())
+    ) -> Result<Self, Error> {
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let (changes, reroutes, hot) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { conn, routes, position, started_at: position, changes, reroutes, hot, open: 0, latest })
     }
 
     /// The next number of the feed.
@@ -200,44 +181,30 @@ impl<'c> Tx<'c> {
     /// Notes that everything so far was there at an instant, unless the newest mark
     /// says so already. Commits mark the feed's time as they go; this is for the
     /// silence after the last one.
-    pub(super) async fn mark(&mut self, now: Timestamp) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "INSERT OR IGNORE INTO marks SELECT $1, $2 WHERE $2 > (SELECT coalesce(max(pos), 0) FROM marks)",
-        )
-        .bind(now.max(self.latest).0)
-        .bind(self.position.0.cast_signed())
-        .execute(&mut *self.conn)
-        .await?;
+    pub(super) fn mark(&mut self, now: Timestamp) -> Result<(), Error> {
+        let sql =
+            "INSERT OR IGNORE INTO marks SELECT ?1, ?2 WHERE ?2 > (SELECT coalesce(max(pos), 0) FROM marks)";
+        self.conn.prepare_cached(sql)?.execute(params![now.max(self.latest), self.position])?;
         Ok(())
     }
 
     /// Commits, with the counter as the last thing written and the mark if one is
     /// due.
-    pub(super) async fn commit(
-        mut self,
-        mut last_mark: Timestamp,
-        mark_every: i64,
-    ) -> Result<Effects, sqlx::Error> {
+    pub(super) fn commit(self, mut last_mark: Timestamp, mark_every: i64) -> Result<Effects, Error> {
         let moved = self.position != self.started_at;
         if moved && self.latest.0 >= last_mark.0.saturating_add(mark_every) {
-            sqlx::query("INSERT OR IGNORE INTO marks VALUES ($1, $2)")
-                .bind(self.latest.0)
-                .bind(self.started_at.0.cast_signed())
-                .execute(&mut *self.conn)
-                .await?;
+            let mut insert = self.conn.prepare_cached("INSERT OR IGNORE INTO marks VALUES (?, ?)")?;
+            insert.execute(params![self.latest, self.started_at])?;
             last_mark = self.latest;
         }
-        let commit = if moved {
-            sqlx::query("UPDATE meta SET value = $1 WHERE key = 'position'; COMMIT")
-                .bind(self.position.0.cast_signed())
-        } else {
-            sqlx::query("COMMIT")
-        };
-        commit.execute(&mut *self.conn).await?;
-        let changes = std::mem::take(&mut self.changes);
+        if moved {
+            let mut update = self.conn.prepare_cached("UPDATE meta SET value = ? WHERE key = 'position'")?;
+            update.execute([self.position])?;
+        }
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(Effects {
             position: self.position,
-            changes,
+            changes: self.changes,
             routes: self.reroutes,
             hot: self.hot,
             open: self.open,

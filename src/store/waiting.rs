@@ -1,6 +1,6 @@
 //! What lanes read: deliveries that wait, and the events they bring.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use const_format::concatcp;
 
@@ -8,7 +8,6 @@ use super::{
     Error, Store,
     lists::{event, event_sql},
     read::{self, DELIVERY},
-    rows::Rows,
 };
 use crate::{
     domain::{Delivery, EndpointKey, Pos},
@@ -26,9 +25,10 @@ pub(super) const ENDPOINTS_WAITING: &str = "WITH RECURSIVE w (key) AS (SELECT mi
      WHERE w.key IS NOT NULL) SELECT key FROM w WHERE key IS NOT NULL";
 /// Events by position. Larger ones are left out: a page of them might not fit the
 /// memory, and reading one alone costs little beside sending it.
-pub(super) static EVENTS: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(concat!(event_sql!("e.payload"), "length(e.payload) <= 16384 AND e.pos IN (VALUES"), 1, ")")
-});
+pub(super) const EVENTS: &str = concat!(
+    event_sql!("e.payload"),
+    "length(e.payload) <= 16384 AND e.pos IN (SELECT j.value FROM json_each($1) j)"
+);
 
 impl Store {
     /// Open deliveries of an endpoint that have this turn or a later one, nearest
@@ -47,7 +47,8 @@ impl Store {
         let page: Result<Vec<_>, _> = rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect();
         let page = page?;
         let missing: Vec<Pos> = self.hot.missing(page.iter().map(|delivery| delivery.event.pos()));
-        let rows = EVENTS.fetch(&mut conn, &missing, |query, pos| query.bind(pos.0.cast_signed())).await?;
+        let missing = serde_json::json!(missing.iter().map(|pos| pos.0).collect::<Vec<_>>()).to_string();
+        let rows = sqlx::query(EVENTS).bind(missing).fetch_all(&mut *conn).await?;
         let events: Result<Vec<_>, _> =
             rows.iter().map(|row| event(row).map(|(event, _)| (Arc::new(event), 1))).collect();
         self.hot.insert(events?);

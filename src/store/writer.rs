@@ -1,10 +1,12 @@
 //! One writer, group commit.
 //!
-//! Nobody but this task writes. Callers hand it a write and await the answer; it
-//! takes all that has gathered, writes it in one transaction with a few multi-row
-//! statements, syncs once, and answers everyone. So a sync is shared by all
-//! callers of the moment, no delay is added when there is one caller, and a
-//! caller who goes away never leaves a transaction open.
+//! Nobody but this thread writes. Callers hand it a write and await the answer; it
+//! takes all that has gathered, writes it in one transaction, syncs once, and
+//! answers everyone. So a sync is shared by all callers of the moment, no delay is
+//! added when there is one caller, and a caller who goes away never leaves a
+//! transaction open. It is a thread of its own because SQLite blocks, and because
+//! a statement then costs its own work only: handed to another thread one by one,
+//! statements took most of the time of a small transaction.
 //!
 //! Results of attempts and expirations need no answer and must not be lost: they
 //! stay here until a transaction that holds them has committed. Since nobody waits
@@ -12,18 +14,20 @@
 //! same for ten of them as for one.
 
 use std::{
+    io,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
-use futures_util::future::BoxFuture;
-use sqlx::SqliteConnection;
+use rusqlite::Connection;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
@@ -31,7 +35,7 @@ use tokio::{
 use super::{
     Config, Error, Hot, Recent,
     deliveries::Finish,
-    error::Severity,
+    open,
     publish::{Handed, Published, Refused},
     tx::{SharedRoutes, Tx},
 };
@@ -63,7 +67,7 @@ pub(super) enum Write {
     /// Anything else.
     Call(Box<dyn Call>),
     /// Stop after this.
-    Close(oneshot::Sender<SqliteConnection>),
+    Close(oneshot::Sender<Result<(), Error>>),
 }
 
 /// Where writes come in.
@@ -99,7 +103,7 @@ impl Inbox {
 /// A write of one's own: runs inside the transaction, is answered after it.
 pub(super) trait Call: Send {
     /// Runs. Decide first, then write: what was written is not taken back.
-    fn run<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), Error>>;
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Error>;
     /// Answers the caller.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
@@ -137,9 +141,9 @@ pub struct Gauges {
     pub commits: AtomicU64,
 }
 
-/// The writing half of the store: state of the task.
+/// The writing half of the store.
 pub(super) struct Writer {
-    pub conn: SqliteConnection,
+    pub conn: Connection,
     pub routes: Arc<SharedRoutes>,
     pub recent: Arc<Recent>,
     pub hot: Arc<Hot>,
@@ -153,9 +157,18 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Runs until closed or until the store cannot be trusted any more; dropping
-    /// the receiver then fails every later write.
-    pub async fn run(mut self, mut inbox: Inbox) -> Result<(), Error> {
+    /// Starts the thread, which waits with the runtime's help. It ends when closed
+    /// or when the store cannot be trusted any more; every later write then fails.
+    pub fn start(self, inbox: Inbox, runtime: Handle) -> io::Result<oneshot::Receiver<Result<(), Error>>> {
+        let (ended, end) = oneshot::channel();
+        let run = move || {
+            let _ = ended.send(runtime.block_on(self.run(inbox)));
+        };
+        thread::Builder::new().name("writer".to_owned()).spawn(run)?;
+        Ok(end)
+    }
+
+    async fn run(mut self, mut inbox: Inbox) -> Result<(), Error> {
         let mut backoff = patience();
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let (mut refusals, mut company) = (0, 0);
@@ -180,26 +193,26 @@ impl Writer {
             company = self.finishes.len();
             let closing = batch.iter().position(|write| matches!(write, Write::Close(_)));
             let close = closing.map(|at| batch.swap_remove(at));
-            match self.commit(&mut batch).await {
+            match self.commit(&mut batch) {
                 Ok(()) => (backoff, refusals) = (patience(), 0),
-                Err(Severity::Fatal) => return Err(Error::Unavailable(None)),
-                Err(Severity::Full) => {}
-                Err(Severity::Passing) => {
+                Err(error @ Error::Lost(_)) => return Err(error),
+                Err(Error::Full(_)) => {}
+                Err(error) => {
                     refusals += 1;
                     if refusals >= REFUSALS_MAX {
-                        return Err(Error::Unavailable(None));
+                        return Err(error);
                     }
                 }
             }
             if let Some(Write::Close(done)) = close {
-                let _ = done.send(self.conn);
+                let _ = done.send(open::close(self.conn));
                 return Ok(());
             }
         }
     }
 
     /// One transaction for the whole batch; answers everyone.
-    async fn commit(&mut self, batch: &mut Vec<Write>) -> Result<(), Severity> {
+    fn commit(&mut self, batch: &mut Vec<Write>) -> Result<(), Error> {
         let (mut publishes, mut calls) = (Vec::new(), Vec::new());
         for write in batch.drain(..) {
             match write {
@@ -212,7 +225,7 @@ impl Writer {
             return Ok(());
         }
         let published = !publishes.is_empty();
-        match self.transact(&publishes, &mut calls).await {
+        match self.transact(&publishes, &mut calls) {
             Ok(answers) => {
                 self.finishes.clear();
                 self.gauges.commits.fetch_add(1, Ordering::Relaxed);
@@ -226,39 +239,30 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                let severity = Severity::of(&error);
-                tracing::error!(%error, ?severity, waiting = self.finishes.len(), "a write failed");
-                let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
-                let failed = || match severity {
-                    Severity::Full => Error::Full(sqlx::Error::WorkerCrashed),
-                    Severity::Passing | Severity::Fatal => Error::Unavailable(None),
-                };
+                tracing::error!(?error, waiting = self.finishes.len(), "a write failed");
+                // SQLite has rolled back by itself after some errors; then this fails.
+                let _ = self.conn.execute_batch("ROLLBACK");
                 for (_, reply) in publishes {
-                    let _ = reply.send(Err(failed()));
+                    let _ = reply.send(Err(error.told()));
                 }
-                calls.into_iter().for_each(|call| call.answer(Err(failed())));
-                Err(severity)
+                calls.into_iter().for_each(|call| call.answer(Err(error.told())));
+                Err(error)
             }
         }
     }
 
-    async fn transact(
+    fn transact(
         &mut self,
         publishes: &[(Handed, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
-    ) -> Result<Vec<Answers>, sqlx::Error> {
-        let mut tx = Tx::new(&mut self.conn, &self.routes, self.position, self.latest);
-        let answers = tx.publish(publishes.iter().map(|(publish, _)| publish)).await?;
-        tx.begin().await?;
-        tx.finish(&self.finishes).await?;
+    ) -> Result<Vec<Answers>, Error> {
+        let mut tx = Tx::begin(&self.conn, &self.routes, self.position, self.latest)?;
+        let answers = tx.publish(publishes.iter().map(|(publish, _)| publish))?;
+        tx.finish(&self.finishes)?;
         for call in calls {
-            match call.run(&mut tx).await {
-                Ok(()) => {}
-                Err(Error::Unavailable(Some(error)) | Error::Full(error)) => return Err(error),
-                Err(error) => tracing::error!(%error, "a write was given up"),
-            }
+            call.run(&mut tx)?;
         }
-        let effects = tx.commit(self.last_mark, self.config.mark_every).await?;
+        let effects = tx.commit(self.last_mark, self.config.mark_every)?;
         (self.position, self.latest, self.last_mark) = (effects.position, effects.latest, effects.last_mark);
         self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);
         self.hot.insert(effects.hot);
@@ -286,7 +290,7 @@ fn patience() -> ExponentialBackoff {
 /// A call made of a closure.
 pub(super) struct Closure<F, T> {
     work: Option<F>,
-    result: Option<Result<T, Error>>,
+    result: Option<T>,
     reply: oneshot::Sender<Result<T, Error>>,
 }
 
@@ -299,26 +303,16 @@ impl<F, T> Closure<F, T> {
 
 impl<F, T> Call for Closure<F, T>
 where
-    F: for<'a> FnOnce(&'a mut Tx<'_>) -> BoxFuture<'a, Result<T, Error>> + Send,
+    F: FnOnce(&mut Tx<'_>) -> Result<T, Error> + Send,
     T: Send,
 {
-    fn run<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            let Some(work) = self.work.take() else { return Ok(()) };
-            match work(tx).await {
-                Err(Error::Unavailable(source)) => Err(Error::Unavailable(source)),
-                Err(Error::Full(source)) => Err(Error::Full(source)),
-                result => {
-                    self.result = Some(result);
-                    Ok(())
-                }
-            }
-        })
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        self.result = self.work.take().map(|work| work(tx)).transpose()?;
+        Ok(())
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Error>) {
         let Self { result, reply, .. } = *self;
-        let result = committed.and_then(|()| result.unwrap_or(Err(Error::Unavailable(None))));
-        let _ = reply.send(result);
+        let _ = reply.send(committed.and_then(|()| result.ok_or(Error::Unavailable(None))));
     }
 }
