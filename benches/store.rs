@@ -70,7 +70,10 @@ async fn run(store: Arc<Store>, batch: usize, events: usize, without: Option<&st
     for round in 0..events / batch {
         let at = Timestamp(1_768_996_800_000_000 + round as i64 * 1_000);
         let new = (0..batch).map(|_| event()).collect();
-        store.publish(Publish { events: new, atomic: false, at, salt: 1 }).await.expect("published");
+        store
+            .publish(Publish { events: new, atomic: false, in_turn: false, at, salt: 1 })
+            .await
+            .expect("published");
         let (made, reached) = store.recent().after(after, RECENT_MAX).expect("near the head");
         for change in made.iter().filter(|change| change.previous.is_none()) {
             store.finish(vec![finish(&change.delivery, at)]).expect("handed over");

@@ -49,6 +49,9 @@ pub fn init_metrics() -> Result<PrometheusHandle, Error> {
     metrics::describe_counter!("hookwire_attempts_total", "Attempts recorded.");
     metrics::describe_counter!("hookwire_commits_total", "Transactions committed since the start.");
     metrics::describe_gauge!("hookwire_feed_position", "Last number of the feed.");
-    metrics::describe_gauge!("hookwire_pending_bytes", "Bytes of payload on their way to the store.");
+    metrics::describe_gauge!(
+        "hookwire_pending_bytes",
+        "Bytes on their way to the store; an event counts as 8 KiB more, a delivery as 1 KiB."
+    );
     Ok(handle)
 }

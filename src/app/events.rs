@@ -47,6 +47,15 @@ impl App {
         events: Vec<NewEvent>,
         atomic: bool,
     ) -> Result<Vec<Result<Published, Error>>, Error> {
+        self.hand_in(events, atomic, false).await
+    }
+
+    async fn hand_in(
+        &self,
+        events: Vec<NewEvent>,
+        atomic: bool,
+        in_turn: bool,
+    ) -> Result<Vec<Result<Published, Error>>, Error> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -55,7 +64,7 @@ impl App {
         if atomic {
             no_conflicting_twins(&events)?;
         }
-        let publish = Publish { events, atomic, at: self.now(), salt: self.entropy.salt() };
+        let publish = Publish { events, atomic, in_turn, at: self.now(), salt: self.entropy.salt() };
         let answers = self.store.publish(publish).await?;
         if atomic && let Some(refused) = answers.iter().find_map(|answer| answer.as_ref().err()) {
             let event = self.store.event(refused.event).await?;
@@ -78,26 +87,41 @@ impl App {
         &self,
         batch: Vec<Result<NewEvent, Error>>,
     ) -> Result<Vec<Result<Published, Error>>, Error> {
-        let (good, slots) = sift(batch);
-        let mut answers = self.publish(good, false).await?.into_iter();
-        let lost = || Err(Error::Internal("an event was not answered".into()));
-        let answer = |slot: Option<Error>| slot.map_or_else(|| answers.next().unwrap_or_else(lost), Err);
-        Ok(slots.into_iter().map(answer).collect())
+        self.hand_in_good(batch, false).await
     }
 
-    /// As [`Self::publish_batch`], but a full queue is told for each event: what
-    /// was taken off a stream together is not a unit to its sender.
+    /// As [`Self::publish_batch`], for what was taken off a stream together: it waits
+    /// for its turn where a call would be refused, and a full queue is told for each
+    /// event, as they are not a unit to their sender.
     pub async fn publish_chunk(
         &self,
         chunk: Vec<Result<NewEvent, Error>>,
     ) -> Result<Vec<Result<Published, Error>>, Error> {
         let count = chunk.len();
-        match self.publish_batch(chunk).await {
+        match self.hand_in_good(chunk, true).await {
             Err(Error::QueueFull { depth, limit }) => {
                 Ok((0..count).map(|_| Err(Error::QueueFull { depth, limit })).collect())
             }
             outcome => outcome,
         }
+    }
+
+    /// Whether calls that publish would be refused at the moment: their messages need
+    /// not be looked at.
+    pub fn is_crowded(&self) -> bool {
+        self.store.is_crowded()
+    }
+
+    async fn hand_in_good(
+        &self,
+        batch: Vec<Result<NewEvent, Error>>,
+        in_turn: bool,
+    ) -> Result<Vec<Result<Published, Error>>, Error> {
+        let (good, slots) = sift(batch);
+        let mut answers = self.hand_in(good, false, in_turn).await?.into_iter();
+        let lost = || Err(Error::Internal("an event was not answered".into()));
+        let answer = |slot: Option<Error>| slot.map_or_else(|| answers.next().unwrap_or_else(lost), Err);
+        Ok(slots.into_iter().map(answer).collect())
     }
 
     /// Reads an event.

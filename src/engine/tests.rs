@@ -95,7 +95,7 @@ impl House {
             metadata: BTreeMap::new(),
         };
         let events = (0..count).map(event).collect();
-        let publish = Publish { events, atomic: false, at: self.clock.now(), salt: 3 };
+        let publish = Publish { events, atomic: false, in_turn: false, at: self.clock.now(), salt: 3 };
         self.store.publish(publish).await.unwrap();
     }
 

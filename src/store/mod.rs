@@ -23,6 +23,7 @@ mod publish;
 mod read;
 mod recent;
 mod retention;
+mod room;
 mod row;
 mod scan;
 #[cfg(test)]
@@ -65,8 +66,9 @@ pub use self::{
 use self::{
     publish::Handed,
     retention::Sweep,
+    room::{Place, Room},
     tx::{Reroute, Tx},
-    writer::{Closure, Inbox, Pending, Write, Writer},
+    writer::{Closure, Inbox, Write, Writer},
 };
 use crate::domain::{
     DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation, OperationId, Pos, TenantKey, Timestamp,
@@ -74,11 +76,6 @@ use crate::domain::{
 
 /// Writes handed over and not yet taken, at most.
 const INBOX_MAX: usize = 16 * 1024;
-
-/// What writing an event and a delivery cost, in bytes that take as long to write:
-/// what is pending is a bound of waiting as much as of memory.
-const EVENT_BYTES: u64 = 8192;
-const DELIVERY_BYTES: u64 = 1024;
 
 /// How the store is set up.
 #[derive(Clone, Debug)]
@@ -89,7 +86,9 @@ pub struct Config {
     pub incarnation: u32,
     /// Open deliveries at most; publishing is refused beyond.
     pub queue_max: u64,
-    /// Bytes of payload handed over and not yet committed, at most.
+    /// Bytes handed over by calls and not yet committed, at most; half as many more
+    /// by streams. An event counts as 8 KiB besides its payload, a delivery as
+    /// 1 KiB: what takes as long to write.
     pub pending_bytes_max: u64,
     /// Time between marks of the feed.
     pub mark_every: i64,
@@ -108,6 +107,7 @@ pub struct Store {
     routes: Arc<SharedRoutes>,
     hot: Arc<Hot>,
     gauges: Arc<Gauges>,
+    room: Room,
     compacted: AtomicU64,
     sweep: Mutex<Sweep>,
     incarnation: u32,
@@ -155,6 +155,7 @@ impl Store {
             routes,
             hot,
             gauges,
+            room: Room::new(config.pending_bytes_max),
             compacted,
             sweep: Mutex::default(),
             incarnation,
@@ -204,9 +205,9 @@ impl Store {
 
     /// Publishes events: durable once answered.
     pub async fn publish(&self, publish: Publish) -> Result<Vec<Result<Published, Refused>>, Error> {
-        let room = self.admit(&publish)?;
+        let place = self.admit(&publish).await?;
         let (reply, answer) = oneshot::channel();
-        let write = Write::Publish(Handed::new(publish, room), reply);
+        let write = Write::Publish(Handed::new(publish, place), reply);
         self.inbox.send(write).await.map_err(|_| Error::Unavailable(None))?;
         answer.await.map_err(|_| Error::Unavailable(None))?
     }
@@ -320,9 +321,20 @@ impl Store {
         answer.await.map_err(|_| Error::Unavailable(None))?
     }
 
+    /// Whether calls that publish have no hope of being taken at the moment.
+    pub fn is_crowded(&self) -> bool {
+        self.room.is_crowded()
+    }
+
+    /// Bytes handed over and not yet committed, as [`Config::pending_bytes_max`]
+    /// counts them.
+    pub fn pending_bytes(&self) -> u64 {
+        self.room.taken()
+    }
+
     /// Refuses what would not fit, before anything is written: too many deliveries
-    /// in all, or too many bytes on their way to the writer.
-    fn admit(&self, publish: &Publish) -> Result<Pending, Error> {
+    /// in all, or too much on its way to the writer.
+    async fn admit(&self, publish: &Publish) -> Result<Place, Error> {
         let wanting = |event: &NewEvent| self.routes.wanting(event.tenant, &event.event_type).len() as u64;
         let rows: u64 = publish.events.iter().map(wanting).sum();
         let open = u64::try_from(self.gauges.open.load(Ordering::Relaxed)).unwrap_or(0);
@@ -330,13 +342,12 @@ impl Store {
             return Err(Error::QueueFull { depth: open + rows, limit: self.config.queue_max });
         }
         let payloads: u64 = publish.events.iter().map(|event| event.payload.data.len() as u64).sum();
-        let bytes = payloads + EVENT_BYTES * publish.events.len() as u64 + DELIVERY_BYTES * rows;
-        let (room, pending) = Pending::take(&self.gauges, bytes);
-        // One publish alone always fits; its size has limits of its own.
-        if pending > bytes && pending > self.config.pending_bytes_max {
-            return Err(Error::QueueFull { depth: pending, limit: self.config.pending_bytes_max });
+        let weight = Room::weight(publish.events.len(), rows, payloads);
+        if publish.in_turn {
+            return self.room.for_stream(weight).await.ok_or(Error::Unavailable(None));
         }
-        Ok(room)
+        let full = || Error::QueueFull { depth: self.room.taken(), limit: self.room.for_calls() };
+        self.room.for_call(weight).await.ok_or_else(full)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use rusqlite::{OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, tx::Tx, writer::Pending};
+use super::{Error, room::Place, tx::Tx};
 use crate::domain::{
     Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, TenantKey, Timestamp,
     Uid,
@@ -30,6 +30,9 @@ pub struct Publish {
     pub events: Vec<NewEvent>,
     /// All or none.
     pub atomic: bool,
+    /// Waits for room on the way to the writer, as long as it takes: for those who
+    /// send no more meanwhile. The others are refused.
+    pub in_turn: bool,
     /// Acceptance.
     pub at: Timestamp,
     /// Random part of the ids.
@@ -42,16 +45,20 @@ pub(super) struct Handed {
     publish: Publish,
     /// Content hashes of the events that have a key, made by the caller's task.
     hashes: Vec<Option<[u8; 16]>>,
-    /// Held until the writer has done with it.
-    _room: Pending,
+    place: Place,
 }
 
 impl Handed {
     /// Takes a publish with the room it needs.
-    pub fn new(publish: Publish, room: Pending) -> Self {
+    pub fn new(publish: Publish, place: Place) -> Self {
         let hash = |event: &NewEvent| (!event.idempotency_key.is_empty()).then(|| content_hash(event));
         let hashes = publish.events.iter().map(hash).collect();
-        Self { publish, hashes, _room: room }
+        Self { publish, hashes, place }
+    }
+
+    /// How much there is to write, as [`super::room`] counts it.
+    pub fn weight(&self) -> usize {
+        self.place.num_permits()
     }
 }
 

@@ -116,7 +116,7 @@ fn event(event_type: &str, key: &str, data: &str) -> NewEvent {
 }
 
 fn publish(events: Vec<NewEvent>) -> Publish {
-    Publish { events, atomic: false, at: NOW, salt: 9 }
+    Publish { events, atomic: false, in_turn: false, at: NOW, salt: 9 }
 }
 
 fn finish(delivery: &Delivery, result: Result<u16, Cause>, at: Timestamp) -> Finish {
