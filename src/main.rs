@@ -38,6 +38,7 @@ fn run_dev(dev: Dev) -> anyhow::Result<()> {
     telemetry::init_logs(&dev.log_level)?;
     allow_open_files();
     let metrics = telemetry::init_metrics()?;
+    let delivery = runtime()?;
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(obey(stop.clone()));
@@ -48,23 +49,26 @@ fn run_dev(dev: Dev) -> anyhow::Result<()> {
             let _ = out.write_all(server::welcome(address, &data_dir).as_bytes());
             let _ = out.flush();
         };
-        Ok(server::dev(dev, metrics, stop, announce).await?)
+        Ok(server::dev(dev, metrics, delivery.handle(), stop, announce).await?)
     })
 }
 
 fn run_bench(options: config::Bench) -> anyhow::Result<()> {
     let program = config::this_program()?;
+    let receiving = runtime()?;
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(obey(stop.clone()));
         tokio::select! {
-            result = bench::run(options, program) => result,
+            result = bench::run(options, program, receiving.handle().clone()) => result,
             () = stop.cancelled() => anyhow::bail!("stopped before the end"),
         }
     })
 }
 
-/// The runtime of the server; the raw requests run on one like it.
+/// A runtime with a thread for each core. The server has two, of which the system
+/// shares out the cores: one for calls, one for deliveries. A flood of calls on the
+/// same threads kept each step of a delivery waiting behind all of them.
 fn runtime() -> anyhow::Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

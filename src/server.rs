@@ -10,7 +10,7 @@ use std::{
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -57,6 +57,9 @@ pub enum Error {
     /// The feed cannot be followed.
     #[error("the feed cannot be followed")]
     Feed(#[from] crate::feed::Error),
+    /// A part could not be started: a bug.
+    #[error("a part of the server could not be started")]
+    Start(#[source] tokio::task::JoinError),
     /// The API descriptors are bad: a bug.
     #[error("the REST edge cannot be built")]
     Rest(#[from] crate::rest::Error),
@@ -72,11 +75,13 @@ pub enum Error {
 }
 
 /// Runs a development server until `stop` is cancelled: then nothing new is taken
-/// and what is in flight ends. `announce` is told the address
-/// once the server is ready.
+/// and what is in flight ends. `announce` is told the address once the server is
+/// ready. Deliveries run on a runtime of their own, `delivery`; the calls on the one
+/// that this runs on.
 pub async fn dev(
     config: Dev,
     metrics: PrometheusHandle,
+    delivery: &Handle,
     stop: CancellationToken,
     announce: impl FnOnce(SocketAddr),
 ) -> Result<(), Error> {
@@ -98,21 +103,22 @@ pub async fn dev(
         mark_every: (feed_retention.0 / 10).clamp(1_000, 10_000_000),
         crash_after_publishes: config.crash_after_commit,
     };
-    let (store, mut writer) = Store::open(store_config).await?;
+    let opening = delivery.spawn(Store::open(store_config));
+    let (store, mut writer) = opening.await.map_err(Error::Start)??;
 
     let policy = egress::Policy { allow_http: true };
     let client = Client::new(egress::Config { allow_http: true, ..egress::Config::default() }, clock.clone());
     let engine_config = engine::Config { in_flight_max: config.max_in_flight as usize, policy, grace: GRACE };
     let engine_stop = CancellationToken::new();
-    let (handle, mut dispatcher) = engine::start(
+    let starting = delivery.spawn(engine::start(
         engine_config,
         Arc::clone(&store),
         client,
         clock.clone(),
         entropy.clone(),
         engine_stop.clone(),
-    )
-    .await?;
+    ));
+    let (handle, mut dispatcher) = starting.await.map_err(Error::Start)??;
 
     let drain = CancellationToken::new();
     let limits = app::Limits { targets: policy, ..app::Limits::default() };

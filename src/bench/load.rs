@@ -51,7 +51,7 @@ impl Load {
     pub async fn run(&self, setup: &Setup, server: &Server) -> Result<Sample> {
         let times = if self.manner == Manner::FailsFirst { 2 } else { 1 };
         let ledger = Arc::new(Ledger::new(self.events, self.fanout, times));
-        let receiver = Receiver::start(Arc::clone(&ledger), self.manner, setup.clock.clone()).await?;
+        let receiver = Receiver::start(setup, Arc::clone(&ledger), self.manner).await?;
         let mut endpoints = Vec::new();
         for index in 0..self.fanout {
             endpoints.push(server.register(self.subscriber(receiver.url(index))).await?);

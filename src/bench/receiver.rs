@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{ledger::Ledger, payload};
+use super::{ledger::Ledger, payload, run::Setup};
 use crate::clock::Clock;
 
 /// Pause before the next try when no connection can be accepted.
@@ -51,14 +51,16 @@ struct Shared {
 
 impl Receiver {
     /// Listens on a free port of loopback.
-    pub async fn start(ledger: Arc<Ledger>, manner: Manner, clock: Clock) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen on loopback")?;
+    pub async fn start(setup: &Setup, ledger: Arc<Ledger>, manner: Manner) -> Result<Self> {
+        let listener = setup.receiving.spawn(TcpListener::bind(("127.0.0.1", 0))).await?;
+        let listener = listener.context("cannot listen on loopback")?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared { ledger, manner, clock, connections: AtomicU64::new(0) });
+        let (clock, connections) = (setup.clock.clone(), AtomicU64::new(0));
+        let shared = Arc::new(Shared { ledger, manner, clock, connections });
         let accepting = accept(listener, Arc::clone(&shared));
         let stopped = stop.clone();
-        tokio::spawn(async move { stopped.run_until_cancelled(accepting).await });
+        setup.receiving.spawn(async move { stopped.run_until_cancelled(accepting).await });
         Ok(Self { shared, address, _stop: stop.drop_guard() })
     }
 

@@ -21,7 +21,7 @@ const REQUESTS_MIN: u32 = 20_000;
 pub async fn run(setup: &Setup, deliveries: u32) -> Result<Sample> {
     let requests = deliveries.max(REQUESTS_MIN);
     let ledger = Arc::new(Ledger::new(requests, 1, 1));
-    let receiver = Receiver::start(Arc::clone(&ledger), Manner::Prompt, setup.clock.clone()).await?;
+    let receiver = Receiver::start(setup, Arc::clone(&ledger), Manner::Prompt).await?;
     let args = [
         "bench-raw".to_owned(),
         format!("--to={}", receiver.address()),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use tokio::runtime::Handle;
 
 use super::{
     load::Load,
@@ -24,6 +25,8 @@ pub struct Setup {
     pub program: PathBuf,
     /// What was asked for.
     pub options: Bench,
+    /// Where receivers run: a flood of calls here must not keep them waiting.
+    pub receiving: Handle,
     /// The time.
     pub clock: Clock,
     /// How far it is.
@@ -31,12 +34,12 @@ pub struct Setup {
 }
 
 /// Runs what was asked for and prints what was found, also if it fails on the way.
-/// `program` is started for the server.
-pub async fn run(options: Bench, program: PathBuf) -> Result<()> {
+/// `program` is started for the server; receivers run on a runtime of their own.
+pub async fn run(options: Bench, program: PathBuf, receiving: Handle) -> Result<()> {
     if let Some(store) = &options.store {
         ensure!(store.is_dir(), "--store {} is not a directory", store.display());
     }
-    let setup = Setup { program, options, clock: Clock::system(), progress: Progress::new() };
+    let setup = Setup { program, options, receiving, clock: Clock::system(), progress: Progress::new() };
     let mut report = Report::default();
     let result = Box::pin(rounds(&setup, &mut report)).await;
     setup.progress.clear();

@@ -34,7 +34,7 @@ pub async fn neighbours(setup: &Setup, load: Load) -> Result<Sample> {
 
     // What becomes of their deliveries is not the question, so nothing is noted.
     let nothing = Arc::new(Ledger::new(0, 0, 1));
-    let hanging = Receiver::start(nothing, Manner::Hangs(HANG), setup.clock.clone()).await?;
+    let hanging = Receiver::start(setup, nothing, Manner::Hangs(HANG)).await?;
     for index in 0..HANGING {
         let mut endpoint = subscriber(hanging.url(index), HANGING_TYPE);
         // Zero takes the default.

@@ -44,7 +44,7 @@ pub async fn overload(setup: &Setup) -> Result<Sample> {
     let (per_second, seconds) = ((capacity * TIMES) as u64, u64::from(setup.options.seconds));
     let events = u32::try_from(per_second * seconds)?;
     let ledger = Arc::new(Ledger::new(events, 1, 1));
-    let receiver = Receiver::start(Arc::clone(&ledger), Manner::Prompt, setup.clock.clone()).await?;
+    let receiver = Receiver::start(setup, Arc::clone(&ledger), Manner::Prompt).await?;
     server.register(subscriber(receiver.url(0), EVENT_TYPE)).await?;
     let before = server.usage()?;
     let (start, publisher) = (setup.clock.now(), Publisher::new(setup, &ledger, EVENT_TYPE));
