@@ -17,6 +17,7 @@
 
 mod due;
 mod flood;
+mod floor;
 mod ledger;
 mod load;
 mod payload;
@@ -32,7 +33,6 @@ mod sample;
 mod scenarios;
 mod server;
 mod stats;
-mod sync;
 mod tally;
 mod usage;
 

@@ -28,7 +28,7 @@ const UNACKED: usize = 512;
 const CONNECTIONS: usize = 8;
 const CALLERS: usize = 32;
 /// Pause between the events of a trickle: a hundred a second.
-const TRICKLE: Duration = Duration::from_millis(10);
+pub const TRICKLE: Duration = Duration::from_millis(10);
 
 /// Publishes over one connection.
 pub type Client = EventServiceClient<Channel>;

@@ -1,33 +1,30 @@
 //! One load on a server with an empty store.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::bench::{
+    floor::floor,
     load::Load,
     publish::Way,
     rival,
     run::Setup,
     sample::{self, Sample},
     server::{Home, Server},
-    stats, sync,
+    stats,
 };
 
 /// The bare requests, and then the load.
 pub async fn plain(setup: &Setup, load: Load) -> Result<Sample> {
     let raw = rival::run(setup, load.deliveries()).await?;
     let (home, server) = fresh(setup).await?;
-    let sync_ms = match load.way {
-        Way::Trickle => Some(sync_ms(setup, home.path()).await?),
-        Way::Stream | Way::Batch(_) | Way::Unary => None,
-    };
     let mut sample = load.run(setup, &server).await?;
+    if load.way == Way::Trickle {
+        floor(setup, &server, home.path(), &mut sample).await?;
+    }
     server.stop().await?;
     compare(&mut sample, &raw);
-    if let Some(sync_ms) = sync_ms {
-        sample.set("fdatasync_p50_ms", sync_ms);
-    }
     Ok(sample)
 }
 
@@ -45,11 +42,6 @@ pub fn compare(sample: &mut Sample, raw: &Sample) {
     }
     let cost = |name| sample.get(name).unwrap_or_default();
     sample.set(sample::RATIO, stats::ratio(cost(sample::CPU), cost(sample::RAW_CPU)));
-}
-
-async fn sync_ms(setup: &Setup, directory: &Path) -> Result<f64> {
-    let (directory, clock) = (directory.to_owned(), setup.clock.clone());
-    tokio::task::spawn_blocking(move || sync::median_ms(&directory, &clock)).await?
 }
 
 #[cfg(test)]
