@@ -41,7 +41,6 @@ use std::{
     },
 };
 
-use rusqlite::Connection;
 use sqlx::SqlitePool;
 use tokio::{
     runtime::Handle,
@@ -122,7 +121,8 @@ impl Store {
         config: Config,
     ) -> Result<(Arc<Self>, oneshot::Receiver<Result<(), Error>>), OpenError> {
         let open::Opened { writer: conn, readers, lock } = open::open(&config).await?;
-        let recent = Arc::new(Recent::new(Pos(meta(&conn, "position")?.cast_unsigned())));
+        let fact = |name| open::fact(&conn, name).map(Option::unwrap_or_default);
+        let recent = Arc::new(Recent::new(Pos(fact("position")?.cast_unsigned())));
         let routes = Arc::new(SharedRoutes::default());
         routes.apply(endpoints::all(&conn)?.into_iter().map(Reroute::Put).collect());
         let (gauges, hot) = (Arc::new(Gauges::default()), Arc::new(Hot::default()));
@@ -130,8 +130,8 @@ impl Store {
         gauges.open.store(open, Ordering::Relaxed);
         let last_mark: Option<i64> = conn.query_row("SELECT max(at) FROM marks", [], |row| row.get(0))?;
         let last_mark = Timestamp(last_mark.unwrap_or(0));
-        let compacted = AtomicU64::new(meta(&conn, "compacted")?.cast_unsigned());
-        let incarnation = meta(&conn, "incarnation")? as u32;
+        let compacted = AtomicU64::new(fact("compacted")?.cast_unsigned());
+        let incarnation = fact("incarnation")? as u32;
         let (inbox, writes) = mpsc::channel(INBOX_MAX);
         let (results, finishes) = mpsc::unbounded_channel();
         let writer = Writer {
@@ -349,8 +349,4 @@ impl Store {
         let full = || Error::QueueFull { depth: self.room.taken(), limit: self.room.for_calls() };
         self.room.for_call(weight).await.ok_or_else(full)
     }
-}
-
-fn meta(conn: &Connection, key: &str) -> Result<i64, rusqlite::Error> {
-    conn.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0))
 }
