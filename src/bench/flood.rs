@@ -195,6 +195,7 @@ impl Flood {
         match result.map(|result| result.error) {
             Some(None) => self.ledger().acked(number, now),
             Some(Some(error)) if error.code == Code::ResourceExhausted as i32 => {
+                self.tally.unadvised.fetch_add(u64::from(error.retry_delay.is_none()), Relaxed);
                 self.ledger().refused(number, now);
             }
             Some(Some(error)) => self.tally.failed(|| error.message),

@@ -129,7 +129,8 @@ impl Facts {
         }
     }
 
-    fn retry_delay(&self) -> Option<Duration> {
+    /// After how long it may be tried again.
+    pub fn retry_delay(&self) -> Option<Duration> {
         if self.reason == ErrorReason::QueueFull {
             Some(RETRY_FULL)
         } else {

@@ -101,6 +101,7 @@ impl Caller {
 pub(super) fn item_error(error: Error) -> pb::ItemError {
     Caller::default().log(&error);
     let facts = Facts::of(error);
+    let retry_delay = facts.retry_delay().and_then(|delay| delay.try_into().ok());
     let violations = facts.violations.0.into_iter().map(|it| pb::FieldViolation {
         field: it.field,
         description: it.description,
@@ -112,6 +113,7 @@ pub(super) fn item_error(error: Error) -> pb::ItemError {
         message: facts.message,
         metadata: facts.metadata,
         field_violations: violations.collect(),
+        retry_delay,
     }
 }
 
@@ -141,4 +143,17 @@ pub(super) fn undecodable(status: &Status, caller: &Caller) -> Option<Status> {
 /// How a stream ends whose next message cannot be taken.
 pub(super) fn decoding(status: Status, caller: &Caller) -> Status {
     undecodable(&status, caller).unwrap_or(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_refused_for_a_full_queue_says_when_to_try_again_and_an_invalid_one_does_not() {
+        let full = item_error(Error::QueueFull { depth: 9, limit: 8 });
+        assert_eq!((full.code, full.retry_delay.map(|delay| delay.seconds)), (8, Some(1)));
+        let invalid = item_error(Error::invalid("event", crate::domain::Rule::Required, "must be set"));
+        assert_eq!((invalid.code, invalid.retry_delay), (3, None));
+    }
 }
