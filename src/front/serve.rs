@@ -187,7 +187,7 @@ mod tests {
     ) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = app(fake.router(), extra, pb::DESCRIPTORS).unwrap();
+        let app = app(fake.services(), extra, pb::DESCRIPTORS).unwrap();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, app, shutdown.clone(), grace));
         (address, shutdown, server)
