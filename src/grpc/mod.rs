@@ -49,6 +49,9 @@ const OTHER_BYTES_MAX: usize = 4 << 20;
 /// Largest response: pages are cut well below it, single items may be larger than
 /// a client's usual limit.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// Smallest answer that is compressed: a smaller one is one packet either way, and
+/// the setting up of a compressor costs a sixth of what a publish does.
+const COMPRESSED_BYTES_MIN: usize = 1 << 10;
 
 /// Tells who asks whether the server and each of its services serve.
 #[derive(Clone, Debug)]
