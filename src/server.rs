@@ -126,13 +126,13 @@ pub async fn dev(
     let app = Arc::new(app);
     let tasks = background(&app, &config, &drain);
 
-    let (routes, health) = grpc::routes(Arc::clone(&app)).await?;
+    let (services, health) = grpc::services(Arc::clone(&app)).await?;
     let extra = Router::new()
         .route("/health", get(healthy))
         .route("/metrics", get(scrape))
         .with_state(Facts { store: Arc::clone(&store), metrics, drain: drain.clone() })
         .merge(receiver::router(clock.clone()));
-    let house = front::app(routes.into_axum_router(), extra, grpc::pb::DESCRIPTORS)?;
+    let house = front::app(services, extra, grpc::pb::DESCRIPTORS)?;
     let door = front::with_request_ids(front::loopback_only(house), entropy.clone());
     let door_stop = CancellationToken::new();
     let mut door = tokio::spawn(front::serve(listener, door, door_stop.clone(), GRACE));

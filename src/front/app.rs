@@ -1,40 +1,73 @@
 //! Which part of the house a request is for.
 
-use std::sync::Arc;
-
-use axum::{
-    Router,
-    body::Body,
-    extract::Request,
-    response::{IntoResponse as _, Response},
+use std::{
+    convert::Infallible,
+    fmt::Display,
+    task::{Context, Poll},
 };
+
+use axum::{Router, body::Body, extract::Request, response::Response};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, header};
-use tonic::Status;
+use http_body::Body as HttpBody;
 use tonic_web::GrpcWebLayer;
+use tower::{BoxError, Layer as _, Service};
 
-use crate::rest::{Error, Rest};
+use crate::{
+    grpc::Services,
+    rest::{Error, Rest},
+};
 
-/// Everything on one router: the services of `grpc` by their paths, the routes of
+/// Everything as one service: the services of `grpc` by their paths, the routes of
 /// `extra`, and REST for the rest.
 ///
-/// Neither router may have a fallback, as only one can be merged: make `grpc` by
-/// `Routes::from(Router::new()).add_service(…).into_axum_router()`, since
-/// `Routes::default()` brings one. `descriptors` are those of the services in raw
+/// `extra` may not have a fallback. `descriptors` are those of the services in raw
 /// form, see [`Rest::new`].
-pub fn app(grpc: Router, extra: Router, descriptors: &[u8]) -> Result<Router, Error> {
-    // Before the layer: REST calls are plain gRPC and need no translation.
-    let rest = Arc::new(Rest::new(grpc.clone(), descriptors)?);
-    // Only on the services: it refuses all HTTP/1 requests that are not gRPC-Web.
-    let grpc = grpc.layer(GrpcWebLayer::new());
-    Ok(grpc.merge(extra).fallback(move |request: Request| {
-        let rest = rest.clone();
+pub fn app(grpc: Services, extra: Router, descriptors: &[u8]) -> Result<App, Error> {
+    let rest = Rest::new(grpc.clone(), descriptors)?;
+    let unknown = grpc.clone();
+    let others = extra.fallback(move |request: Request| {
+        let (rest, unknown) = (rest.clone(), unknown.clone());
         async move {
             match grpc_type(request.headers()) {
-                Some(media_type) => no_service(request.uri().path(), media_type),
+                Some(media_type) => no_service(unknown, request, media_type).await,
                 None => rest.handle(request).await,
             }
         }
-    }))
+    });
+    Ok(App { grpc, others })
+}
+
+/// Made by [`app`].
+#[derive(Clone, Debug)]
+pub struct App {
+    grpc: Services,
+    others: Router,
+}
+
+impl<B> Service<Request<B>> for App
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Display,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.grpc.serve(request.uri().path()) {
+            // Only for the services: it refuses all HTTP/1 requests that are not gRPC-Web.
+            let answer = GrpcWebLayer::new().layer(self.grpc.clone()).call(request);
+            Box::pin(async { Ok(answer.await?.map(Body::new)) })
+        } else {
+            Box::pin(self.others.call(request.map(Body::new)))
+        }
+    }
 }
 
 /// The content type, if it is one of gRPC's.
@@ -44,9 +77,9 @@ fn grpc_type(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// What a gRPC client understands, where a plain 404 would be UNKNOWN to it.
-fn no_service(path: &str, media_type: HeaderValue) -> Response {
-    let status = Status::unimplemented(format!("there is no service at {path}"));
-    let mut response = status.into_http::<Body>().into_response();
+async fn no_service(mut grpc: Services, request: Request, media_type: HeaderValue) -> Response {
+    let Ok(response) = grpc.call(request.map(tonic::body::Body::new)).await;
+    let mut response = response.map(Body::new);
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
 }
@@ -66,7 +99,7 @@ mod tests {
     }
 
     async fn send(request: http::request::Builder, body: &'static [u8]) -> Response {
-        let app = app(Fake::default().router(), extra(), pb::DESCRIPTORS).unwrap();
+        let app = app(Fake::default().services(), extra(), pb::DESCRIPTORS).unwrap();
         app.oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
     }
 
@@ -89,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn request_ids_are_given_on_every_way_in() {
-        let app = app(Fake::default().router(), extra(), pb::DESCRIPTORS).unwrap();
+        let app = app(Fake::default().services(), extra(), pb::DESCRIPTORS).unwrap();
         let app = with_request_ids(app, Entropy::seeded(1));
         let problem = Request::get("/v1/endpoints/missing").body(Body::empty()).unwrap();
         let response = app.clone().oneshot(problem).await.unwrap();

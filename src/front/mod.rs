@@ -5,6 +5,7 @@
 //! [`loopback_only`] keeps other sites out of a server without keys;
 //! [`with_request_ids`] names every request, whichever way it came in.
 
+mod after_others;
 mod app;
 mod loopback;
 mod request_id;

@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::{debug, warn};
 
+use super::after_others::after_others;
+
 /// For the head of an HTTP/1 request, and for the first byte of a connection.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that is gone without a word is found out within the two of these, which
@@ -150,7 +152,7 @@ async fn converse<S>(
         debug!(%error, "cannot set TCP_NODELAY");
     }
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    if let Err(error) = after_others(watcher.watch(connection)).await {
         debug!(%error, "a connection ended with an error");
     }
 }
@@ -187,7 +189,7 @@ mod tests {
     ) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = app(fake.router(), extra, pb::DESCRIPTORS).unwrap();
+        let app = app(fake.services(), extra, pb::DESCRIPTORS).unwrap();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, app, shutdown.clone(), grace));
         (address, shutdown, server)

@@ -5,17 +5,12 @@
 
 use std::time::Duration;
 
-use axum::{
-    body::Body,
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
-use http::HeaderMap;
-use tonic::{Status, metadata::MetadataMap};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tonic::{Status, body::Body, metadata::MetadataMap};
 
 use super::{
     TIMEOUT_MAX,
+    services::Answer,
     status::{self, Caller},
 };
 
@@ -30,35 +25,36 @@ const TIME_OVER: &str = "the call's time is over; it may or may not have taken e
      a publish with an idempotency key can be repeated safely";
 
 /// Bounds a call, and words its errors.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
+pub(super) fn guard(request: Request<Body>, call: impl Fn(Request<Body>) -> Answer) -> Answer {
     let id = request.headers().get(status::REQUEST_ID).cloned();
     let path = request.uri().path();
     let streams = path == HEALTH_WATCH || STREAMS.iter().any(|method| path.ends_with(method));
     let asked = timeout(request.headers());
     let limit = if streams { asked } else { Some(asked.unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX)) };
-    let response = match limit {
-        None => next.run(request).await,
-        Some(limit) => match tokio::time::timeout(limit, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => refusal(Status::deadline_exceeded(TIME_OVER)),
-        },
-    };
+    let answer = call(request);
+    Box::pin(async move {
+        let response = match limit {
+            None => answer.await?,
+            Some(limit) => match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer?,
+                Err(_) => Status::deadline_exceeded(TIME_OVER).into_http(),
+            },
+        };
+        Ok(reworded(response, id))
+    })
+}
+
+/// The answer, or an error of our own in place of one that says too little.
+fn reworded(response: Response<Body>, id: Option<HeaderValue>) -> Response<Body> {
     // An error before the first message is in the headers.
     match Status::from_header_map(response.headers()) {
         Some(error) if error.code() != tonic::Code::Ok && error.details().is_empty() => {
             let id = id.map(|id| (http::HeaderName::from_static(status::REQUEST_ID), id));
             let caller = Caller::by(&MetadataMap::from_headers(id.into_iter().collect()));
-            match status::undecodable(&error, &caller) {
-                Some(error) => refusal(error),
-                None => response,
-            }
+            status::undecodable(&error, &caller).map_or(response, Status::into_http)
         }
         Some(_) | None => response,
     }
-}
-
-fn refusal(status: Status) -> Response {
-    status.into_http::<Body>().into_response()
 }
 
 /// The time a caller gives, by `grpc-timeout`: up to eight digits and a unit.

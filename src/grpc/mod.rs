@@ -14,12 +14,12 @@ mod gateway;
 mod operations;
 pub mod pb;
 mod publish_stream;
+mod services;
 mod status;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, middleware::from_fn};
-use tonic::{codec::CompressionEncoding, server::NamedService, service::Routes};
+use tonic::{codec::CompressionEncoding, server::NamedService};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::{Builder, Error};
 
@@ -28,6 +28,7 @@ use self::pb::{
     endpoint_service_server::EndpointServiceServer, event_service_server::EventServiceServer,
     operation_service_server::OperationServiceServer,
 };
+pub use self::services::Services;
 use crate::{app::App, domain::TenantKey};
 
 /// Whose everything is.
@@ -48,6 +49,9 @@ const OTHER_BYTES_MAX: usize = 4 << 20;
 /// Largest response: pages are cut well below it, single items may be larger than
 /// a client's usual limit.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// Smallest answer that is compressed: a smaller one is one packet either way, and
+/// the setting up of a compressor costs a sixth of what a publish does.
+const COMPRESSED_BYTES_MIN: usize = 1 << 10;
 
 /// Tells who asks whether the server and each of its services serve.
 #[derive(Clone, Debug)]
@@ -82,29 +86,24 @@ macro_rules! served {
 }
 
 /// The services with health and reflection, and the handle that sets the health:
-/// nothing serves until it says so. There is no fallback among the routes.
-pub async fn routes(app: Arc<App>) -> Result<(Routes, Health), Error> {
+/// nothing serves until it says so.
+pub async fn services(app: Arc<App>) -> Result<(Services, Health), Error> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health(reporter);
     health.set_serving(false).await;
     // One event is much smaller than a batch, and there are many streams.
     let stream = served!(EventServiceServer(events::Events(Arc::clone(&app))), streamed_bytes_max(&app));
-    let routes = Routes::from(Router::new().route_service(PUBLISH_STREAM, stream))
-        .add_service(served!(EndpointServiceServer(endpoints::Endpoints(Arc::clone(&app))), OTHER_BYTES_MAX))
-        .add_service(served!(EventServiceServer(events::Events(Arc::clone(&app))), EVENTS_BYTES_MAX))
-        .add_service(served!(
-            DeliveryServiceServer(deliveries::Deliveries(Arc::clone(&app))),
-            OTHER_BYTES_MAX
-        ))
-        .add_service(served!(
-            DeadLetterServiceServer(dead_letters::DeadLetters(Arc::clone(&app))),
-            OTHER_BYTES_MAX
-        ))
-        .add_service(served!(OperationServiceServer(operations::Operations(app)), OTHER_BYTES_MAX))
-        .add_service(health_service)
-        .add_service(descriptors().build_v1()?)
-        .add_service(descriptors().build_v1alpha()?);
-    Ok((Routes::from(routes.into_axum_router().layer(from_fn(gateway::guard))), health))
+    let services = Services::default()
+        .with_path(PUBLISH_STREAM.to_owned(), stream)
+        .with(served!(EndpointServiceServer(endpoints::Endpoints(Arc::clone(&app))), OTHER_BYTES_MAX))
+        .with(served!(EventServiceServer(events::Events(Arc::clone(&app))), EVENTS_BYTES_MAX))
+        .with(served!(DeliveryServiceServer(deliveries::Deliveries(Arc::clone(&app))), OTHER_BYTES_MAX))
+        .with(served!(DeadLetterServiceServer(dead_letters::DeadLetters(Arc::clone(&app))), OTHER_BYTES_MAX))
+        .with(served!(OperationServiceServer(operations::Operations(app)), OTHER_BYTES_MAX))
+        .with(health_service)
+        .with(descriptors().build_v1()?)
+        .with(descriptors().build_v1alpha()?);
+    Ok((services, health))
 }
 
 /// Largest request of a publishing stream: one event of which each field is in order

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, error::Error as _};
 
+use prost::Message;
 use tonic::{
     Code, Request, Response, Status,
     metadata::{MetadataMap, MetadataValue},
@@ -13,6 +14,7 @@ use tonic::{
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
+    COMPRESSED_BYTES_MIN,
     facts::{Facts, reason_name},
     pb::{self, ErrorReason},
 };
@@ -43,9 +45,13 @@ impl Caller {
         Self { request_id: id.filter(|id| !id.is_empty()).map(str::to_owned) }
     }
 
-    /// What a call answers.
-    pub fn answer<T>(&self, outcome: Result<T, Error>) -> Result<Response<T>, Status> {
-        outcome.map(Response::new).map_err(|error| self.refuse(error))
+    /// What a call answers; compressed, if the caller takes that and it is worth it.
+    pub fn answer<T: Message>(&self, outcome: Result<T, Error>) -> Result<Response<T>, Status> {
+        let mut response = Response::new(outcome.map_err(|error| self.refuse(error))?);
+        if response.get_ref().encoded_len() < COMPRESSED_BYTES_MIN {
+            response.disable_compression();
+        }
+        Ok(response)
     }
 
     /// The status that a call ends with.
@@ -155,5 +161,15 @@ mod tests {
         assert_eq!((full.code, full.retry_delay.map(|delay| delay.seconds)), (8, Some(1)));
         let invalid = item_error(Error::invalid("event", crate::domain::Rule::Required, "must be set"));
         assert_eq!((invalid.code, invalid.retry_delay), (3, None));
+    }
+
+    #[test]
+    fn only_a_large_answer_may_be_compressed() {
+        let as_it_is = |bytes| {
+            let message = pb::GetOperationRequest { id: "x".repeat(bytes) };
+            !Caller::default().answer(Ok(message)).unwrap().extensions().is_empty()
+        };
+        assert!(as_it_is(COMPRESSED_BYTES_MIN / 2));
+        assert!(!as_it_is(COMPRESSED_BYTES_MIN));
     }
 }

@@ -1,6 +1,5 @@
-//! Calls the gRPC router in this process, with messages known only by descriptor.
+//! Calls the gRPC services in this process, with messages known only by descriptor.
 
-use axum::Router;
 use http::{HeaderMap, HeaderName, header, uri::PathAndQuery};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
@@ -10,6 +9,8 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
 };
+
+use crate::grpc::Services;
 
 /// Headers that are about this hop or this body. Everything else is for the
 /// service: credentials, `idempotency-key`, `traceparent`, `grpc-timeout`.
@@ -31,7 +32,7 @@ const NOT_METADATA: [HeaderName; 13] = [
 
 /// Calls a method that answers once.
 pub(super) async fn unary(
-    grpc: Router,
+    grpc: Services,
     rpc: &MethodDescriptor,
     request: Request<DynamicMessage>,
 ) -> Result<Response<DynamicMessage>, Status> {
@@ -40,7 +41,7 @@ pub(super) async fn unary(
 
 /// Calls a method that answers with a stream. Dropping the stream cancels the call.
 pub(super) async fn server_streaming(
-    grpc: Router,
+    grpc: Services,
     rpc: &MethodDescriptor,
     request: Request<DynamicMessage>,
 ) -> Result<Response<Streaming<DynamicMessage>>, Status> {
@@ -66,9 +67,9 @@ pub(super) fn metadata(headers: &HeaderMap) -> MetadataMap {
     MetadataMap::from_headers(kept)
 }
 
-/// The router answers in this process and bounds its own messages, so the client's
+/// The services answer in this process and bound their own messages, so the client's
 /// default of 4 MiB would only turn long pages into errors.
-fn client(grpc: Router) -> Grpc<Router> {
+fn client(grpc: Services) -> Grpc<Services> {
     Grpc::new(grpc).max_decoding_message_size(usize::MAX)
 }
 

@@ -6,15 +6,17 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Code, Request, Response, Status, metadata::MetadataMap, service::Routes};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::grpc::pb::{
-    self, delivery_service_server as delivery, endpoint_service_server as endpoint,
-    event_service_server as event, operation_service_server as operation,
+use crate::grpc::{
+    Services,
+    pb::{
+        self, delivery_service_server as delivery, endpoint_service_server as endpoint,
+        event_service_server as event, operation_service_server as operation,
+    },
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -31,14 +33,13 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// The gRPC router, made as the real one is.
-    pub(crate) fn router(&self) -> Router {
-        Routes::from(Router::new())
-            .add_service(endpoint::EndpointServiceServer::new(self.clone()))
-            .add_service(delivery::DeliveryServiceServer::new(self.clone()))
-            .add_service(event::EventServiceServer::new(self.clone()))
-            .add_service(operation::OperationServiceServer::new(self.clone()))
-            .into_axum_router()
+    /// The gRPC services, put together as the real ones are.
+    pub(crate) fn services(&self) -> Services {
+        Services::default()
+            .with(endpoint::EndpointServiceServer::new(self.clone()))
+            .with(delivery::DeliveryServiceServer::new(self.clone()))
+            .with(event::EventServiceServer::new(self.clone()))
+            .with(operation::OperationServiceServer::new(self.clone()))
     }
 
     fn note<T>(&self, request: Request<T>) -> T {

@@ -7,7 +7,7 @@
 //!
 //! A request passes through [`Rest::handle`]: `route` finds the binding,
 //! `request` makes the message out of path, query and body (`json` and `query` do
-//! the halves), `call` calls the gRPC router in this process, and `render`,
+//! the halves), `call` calls the gRPC services in this process, and `render`,
 //! `stream` or [`Problem`] writes the answer.
 
 mod call;

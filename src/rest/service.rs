@@ -22,6 +22,7 @@ use super::{
     route::{Error, Found, Route, Table},
     stream::{self, Framing},
 };
+use crate::grpc::Services;
 
 /// Largest request body: the 16 MiB that one publishing call may carry, and room
 /// for the JSON around them.
@@ -36,11 +37,11 @@ pub struct Rest(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     table: Table,
-    grpc: Router,
+    grpc: Services,
 }
 
 /// A router that serves REST on every path: made to be another router's fallback.
-pub fn router(grpc: Router, descriptors: &[u8]) -> Result<Router, Error> {
+pub fn router(grpc: Services, descriptors: &[u8]) -> Result<Router, Error> {
     let rest = Rest::new(grpc, descriptors)?;
     Ok(Router::new().fallback(move |request: Request| {
         let rest = rest.clone();
@@ -51,7 +52,7 @@ pub fn router(grpc: Router, descriptors: &[u8]) -> Result<Router, Error> {
 impl Rest {
     /// Reads the routes from `descriptors`, a `FileDescriptorSet` with its options
     /// in raw form; calls go to `grpc`.
-    pub fn new(grpc: Router, descriptors: &[u8]) -> Result<Self, Error> {
+    pub fn new(grpc: Services, descriptors: &[u8]) -> Result<Self, Error> {
         Ok(Self(Arc::new(Inner { table: Table::new(descriptors)?, grpc })))
     }
 

@@ -15,7 +15,7 @@ use crate::grpc::pb::{self, watch_deliveries_request::Start};
 const LONG: Duration = Duration::from_secs(20);
 
 async fn send(fake: &Fake, request: Builder, body: impl Into<Body>) -> Response {
-    let app = router(fake.router(), pb::DESCRIPTORS).unwrap();
+    let app = router(fake.services(), pb::DESCRIPTORS).unwrap();
     app.oneshot(request.body(body.into()).unwrap()).await.unwrap()
 }
 
