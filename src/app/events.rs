@@ -106,10 +106,10 @@ impl App {
         }
     }
 
-    /// Whether calls that publish would be refused at the moment: their messages need
-    /// not be looked at.
-    pub fn is_crowded(&self) -> bool {
-        self.store.is_crowded()
+    /// Why a call that publishes would be refused at once, whatever it brings: its
+    /// message need not be looked at.
+    pub fn crowded(&self) -> Option<Error> {
+        self.store.crowded().map(Error::from)
     }
 
     async fn hand_in_good(

@@ -15,6 +15,7 @@ mod operations;
 pub mod pb;
 mod publish_stream;
 mod services;
+mod shed;
 mod status;
 
 use std::{sync::Arc, time::Duration};
@@ -44,6 +45,9 @@ const EVENT_FRAME_BYTES_MAX: usize = 64 << 10;
 const VALUE_BYTES_PER_JSON_BYTE: usize = 6;
 /// The one method that takes events one by one as messages of their own.
 const PUBLISH_STREAM: &str = "/hookwire.v1.EventService/PublishEventStream";
+/// The methods that take events by call.
+const PUBLISH_EVENT: &str = "/hookwire.v1.EventService/PublishEvent";
+const PUBLISH_BATCH: &str = "/hookwire.v1.EventService/BatchPublishEvents";
 /// Largest other request.
 const OTHER_BYTES_MAX: usize = 4 << 20;
 /// Largest response: pages are cut well below it, single items may be larger than
@@ -93,10 +97,14 @@ pub async fn services(app: Arc<App>) -> Result<(Services, Health), Error> {
     health.set_serving(false).await;
     // One event is much smaller than a batch, and there are many streams.
     let stream = served!(EventServiceServer(events::Events(Arc::clone(&app))), streamed_bytes_max(&app));
+    let events = served!(EventServiceServer(events::Events(Arc::clone(&app))), EVENTS_BYTES_MAX);
+    let publishing = shed::Shed { app: Arc::clone(&app), inner: events.clone() };
     let services = Services::default()
         .with_path(PUBLISH_STREAM.to_owned(), stream)
+        .with_path(PUBLISH_EVENT.to_owned(), publishing.clone())
+        .with_path(PUBLISH_BATCH.to_owned(), publishing)
         .with(served!(EndpointServiceServer(endpoints::Endpoints(Arc::clone(&app))), OTHER_BYTES_MAX))
-        .with(served!(EventServiceServer(events::Events(Arc::clone(&app))), EVENTS_BYTES_MAX))
+        .with(events)
         .with(served!(DeliveryServiceServer(deliveries::Deliveries(Arc::clone(&app))), OTHER_BYTES_MAX))
         .with(served!(DeadLetterServiceServer(dead_letters::DeadLetters(Arc::clone(&app))), OTHER_BYTES_MAX))
         .with(served!(OperationServiceServer(operations::Operations(app)), OTHER_BYTES_MAX))

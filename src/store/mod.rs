@@ -321,9 +321,9 @@ impl Store {
         answer.await.map_err(|_| Error::Unavailable(None))?
     }
 
-    /// Whether calls that publish have no hope of being taken at the moment.
-    pub fn is_crowded(&self) -> bool {
-        self.room.is_crowded()
+    /// Why a call that publishes would be refused at once, whatever it brings.
+    pub fn crowded(&self) -> Option<Error> {
+        self.room.is_crowded().then(|| self.full())
     }
 
     /// Bytes handed over and not yet committed, as [`Config::pending_bytes_max`]
@@ -346,7 +346,10 @@ impl Store {
         if publish.in_turn {
             return self.room.for_stream(weight).await.ok_or(Error::Unavailable(None));
         }
-        let full = || Error::QueueFull { depth: self.room.taken(), limit: self.room.for_calls() };
-        self.room.for_call(weight).await.ok_or_else(full)
+        self.room.for_call(weight).await.ok_or_else(|| self.full())
+    }
+
+    fn full(&self) -> Error {
+        Error::QueueFull { depth: self.room.taken(), limit: self.room.for_calls() }
     }
 }
