@@ -15,7 +15,6 @@
 
 use std::{
     io,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -29,7 +28,7 @@ use rusqlite::Connection;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use super::{
@@ -56,7 +55,7 @@ const REFUSALS_MAX: u32 = 100;
 
 /// How long results wait for more of them, while they come in numbers: under load
 /// this fills transactions, and it delays no answer.
-const LINGER: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_millis(5);
 /// Results in the last transaction from which on more are waited for. Below, there
 /// is little load and nothing to gain.
 const COMPANY: usize = 8;
@@ -92,6 +91,12 @@ impl Inbox {
             },
             Some(more) = self.finishes.recv() => finishes.extend(more),
         }
+        self.drain(writes, finishes);
+        true
+    }
+
+    /// Takes what is there.
+    fn drain(&mut self, writes: &mut Vec<Write>, finishes: &mut Vec<Finish>) {
         while finishes.len() < BATCH_MAX
             && let Ok(more) = self.finishes.try_recv()
         {
@@ -104,7 +109,6 @@ impl Inbox {
             weight += more.weight();
             writes.push(more);
         }
-        true
     }
 }
 
@@ -174,14 +178,12 @@ impl Writer {
                 let pause = backoff.next_backoff().unwrap_or_default();
                 let _ = timeout(pause, inbox.take(&mut batch, &mut self.finishes)).await;
             }
-            if company >= COMPANY {
-                let mut linger = pin!(sleep(LINGER));
-                while batch.is_empty() && self.finishes.len() < ENOUGH {
-                    tokio::select! {
-                        true = inbox.take(&mut batch, &mut self.finishes) => {}
-                        () = &mut linger => break,
-                    }
+            if company >= COMPANY && batch.is_empty() && self.finishes.len() < ENOUGH {
+                // Results that come meanwhile do not wake this thread one by one.
+                if let Ok(Some(write)) = timeout(LINGER, inbox.writes.recv()).await {
+                    batch.push(write);
                 }
+                inbox.drain(&mut batch, &mut self.finishes);
             }
             company = self.finishes.len();
             let closing = batch.iter().position(|write| matches!(write, Write::Close(_)));
