@@ -27,6 +27,9 @@ use crate::{
 
 /// How long attempts and calls in flight may take to end after the stop.
 const GRACE: Duration = Duration::from_secs(30);
+/// Time between tidyings of the metrics; what the library does by itself where it
+/// runs a thread of its own.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
 /// What is on its way to the store at most; see [`store::Config`]. Some 3,000 events
 /// by calls and half as many by streams, which a slow core writes in 50 ms.
 const PENDING_BYTES_MAX: u64 = 32 << 20;
@@ -125,6 +128,7 @@ pub async fn dev(
     let app = App::new(Arc::clone(&store), handle, clock.clone(), entropy.clone(), limits, drain.clone());
     let app = Arc::new(app);
     let tasks = background(&app, &config, &drain);
+    tasks.spawn(keep_up(metrics.clone(), drain.clone()));
 
     let (services, health) = grpc::services(Arc::clone(&app)).await?;
     let extra = Router::new()
@@ -191,6 +195,13 @@ fn background(app: &Arc<App>, config: &Dev, stop: &CancellationToken) -> TaskTra
         sweeper.sweep_deleted(third).await;
     });
     tasks
+}
+
+/// Sorts measured durations into their buckets; until then each is kept in memory.
+async fn keep_up(metrics: PrometheusHandle, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(KEEP_UP_EVERY)).await.is_some() {
+        metrics.run_upkeep();
+    }
 }
 
 fn feed_retention(config: &Dev) -> Micros {

@@ -76,13 +76,16 @@ impl Uid {
     /// The usual spelling of a UUID, `0199a3c2-7b5e-7d1c-8a4f-2e6b90d13c57`.
     pub fn hyphenated(self) -> String {
         let hex = self.to_string();
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
     }
 }
 
 impl fmt::Display for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        // Several times as fast as `{:032x}`, and each delivery spells five ids.
+        let mut digits = [0; 32];
+        hex::encode_to_slice(self.to_bytes(), &mut digits).map_err(|_| fmt::Error)?;
+        f.write_str(str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
 }
 
