@@ -76,9 +76,9 @@ impl Tx<'_> {
             after: finish.after.clone(),
             attempt: finish.attempt.clone(),
         });
-        for step in self.apply(steps.collect())? {
+        for step in self.apply(steps)? {
             if let Some(step) = self.reconcile(step)? {
-                self.apply(vec![step])?;
+                self.apply([step])?;
             }
         }
         for finish in finishes {
@@ -94,8 +94,8 @@ impl Tx<'_> {
 
     /// Writes changes, each only if its delivery is as it was; returns those that
     /// were not.
-    pub(super) fn apply(&mut self, steps: Vec<Step>) -> Result<Vec<Step>, Error> {
-        let (mut written, mut late) = (Vec::with_capacity(steps.len()), Vec::new());
+    pub(super) fn apply(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<Vec<Step>, Error> {
+        let (mut written, mut late) = (Vec::new(), Vec::new());
         let mut update = self.conn.prepare_cached(UPDATE)?;
         for mut step in steps {
             let pos = self.next_pos();
@@ -258,7 +258,7 @@ fn end_all(tx: &mut Tx<'_>, deliveries: &[Delivery], state: State, now: Timestam
         after: changed(delivery, now, |it| it.state = state),
         attempt: None,
     };
-    tx.apply(deliveries.iter().map(end).collect())?;
+    tx.apply(deliveries.iter().map(end))?;
     Ok(deliveries.len() as u32)
 }
 
@@ -330,7 +330,7 @@ fn changed(delivery: &Delivery, now: Timestamp, change: impl FnOnce(&mut Deliver
 
 fn apply_one(tx: &mut Tx<'_>, before: &Delivery, after: Delivery) -> Result<Steered, Error> {
     let step = Step { previous: before.state, before: before.last_change, after, attempt: None };
-    tx.apply(vec![step])?;
+    tx.apply([step])?;
     let after = tx.delivery(before.tenant, before.id)?;
     Ok(after.map_or(Steered::NotFound, |after| Steered::Done(Box::new(after))))
 }
