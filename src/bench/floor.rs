@@ -46,15 +46,21 @@ async fn sync_ms(clock: &Clock, directory: &Path) -> Result<f64> {
 
 /// Asks whether the server serves.
 async fn call_ms(clock: &Clock, server: &Server) -> Result<f64> {
-    let mut client = HealthClient::new(server.connect()?);
-    let (mut pace, mut micros) = (interval(TRICKLE), Vec::with_capacity(TIMES));
-    for _ in 0..TIMES {
+    let mut micros = Vec::with_capacity(TIMES);
+    pulse(clock, server, TIMES, &mut micros).await?;
+    Ok(median_ms(micros))
+}
+
+/// Asks so often whether the server serves, and notes the microseconds it took.
+pub async fn pulse(clock: &Clock, server: &Server, times: usize, micros: &mut Vec<u64>) -> Result<()> {
+    let (mut client, mut pace) = (HealthClient::new(server.connect()?), interval(TRICKLE));
+    for _ in 0..times {
         pace.tick().await;
         let start = clock.now();
         client.check(HealthCheckRequest::default()).await?;
         micros.push(clock.now().since(start).0.unsigned_abs());
     }
-    Ok(median_ms(micros))
+    Ok(())
 }
 
 fn median_ms(mut micros: Vec<u64>) -> f64 {

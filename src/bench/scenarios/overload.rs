@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::plain::compare;
 use crate::bench::{
     flood::flood,
+    floor::pulse,
     ledger::Ledger,
     load::{EVENT_TYPE, Load, arrival, costs, recorded, subscriber},
     publish::{Publisher, Way},
@@ -49,9 +50,12 @@ pub async fn overload(setup: &Setup) -> Result<Sample> {
     let before = server.usage()?;
     let (start, publisher) = (setup.clock.now(), Publisher::new(setup, &ledger, EVENT_TYPE));
     setup.progress.part("offering", ledger.events());
-    let mut memory = Vec::new();
+    let (mut memory, mut pulses) = (Vec::new(), Vec::new());
     let flooded = async {
-        let tally = Box::pin(flood(publisher, &server, per_second, seconds)).await?;
+        let tally = tokio::select! {
+            tally = Box::pin(flood(publisher, &server, per_second, seconds)) => tally?,
+            Err(error) = pulse(&setup.clock, &server, usize::MAX, &mut pulses) => return Err(error),
+        };
         let (taken, arrived) = (setup.clock.now().since(start).as_secs_f64(), ledger.requests());
         setup.progress.part("draining", ledger.acks());
         arrival(setup, &ledger, ledger.acks()).await?;
@@ -72,6 +76,9 @@ pub async fn overload(setup: &Setup) -> Result<Sample> {
     compare(&mut sample, &raw);
     sample.set(sample::RATE, rate);
     tell(&mut sample, &ledger, &tally);
+    pulses.sort_unstable();
+    sample.set("empty_call_p50_ms", percentile(&pulses, 0.5) as f64 / 1000.0);
+    sample.set("empty_call_p99_ms", percentile(&pulses, 0.99) as f64 / 1000.0);
     sample.set("capacity_per_second", capacity);
     sample.set("offered_to_capacity", ratio(ledger.sents() as f64 / seconds as f64, capacity));
     sample.set("least_memory_bytes", memory.iter().copied().fold(f64::INFINITY, f64::min));
