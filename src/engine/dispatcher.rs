@@ -277,7 +277,12 @@ impl Dispatcher {
         if change.attempt.is_some() {
             slot.lane.recorded(delivery.id.pos());
         }
-        let room = slot.lane.held().max(WINDOW) + ROOM.saturating_sub(self.beyond);
+        // Beyond the window only what has its event at hand: the others come with it in
+        // a page, where alone each would have to read its own.
+        let held = slot.lane.held();
+        let free = ROOM.saturating_sub(self.beyond);
+        let far = held < WINDOW || self.store.hot().has(delivery.event.pos());
+        let room = held.max(WINDOW) + if far { free } else { 0 };
         slot.change(&mut self.beyond, |lane| lane.offer(Arc::clone(delivery), room, now));
         self.wake(key);
     }

@@ -260,7 +260,7 @@ impl Writer {
         let effects = tx.commit(self.last_mark, self.config.mark_every)?;
         (self.position, self.latest, self.last_mark) = (effects.position, effects.latest, effects.last_mark);
         self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);
-        self.hot.insert(effects.hot);
+        self.hot.publish(effects.hot);
         self.routes.apply(effects.routes);
         self.recent.push(effects.changes, effects.position);
         Ok(answers)
