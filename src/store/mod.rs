@@ -350,6 +350,6 @@ impl Store {
     }
 
     fn full(&self) -> Error {
-        Error::QueueFull { depth: self.room.taken(), limit: self.room.for_calls() }
+        Error::QueueFull { depth: self.room.taken(), limit: self.room.limit() }
     }
 }

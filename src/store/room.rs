@@ -76,7 +76,7 @@ impl Room {
     }
 
     /// Bytes that calls may take.
-    pub fn for_calls(&self) -> u64 {
+    pub fn limit(&self) -> u64 {
         u64::from(self.size) * 1024
     }
 }
