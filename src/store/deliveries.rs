@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::{
         Attempt, Change, ChangeKind, DeadLetterPolicy, Delivery, DeliveryId, EndpointKey, EventId, Last,
-        LetterReason, Pos, State, TenantKey, Timestamp, Trigger, Uid,
+        LetterReason, Micros, Pos, State, TenantKey, Timestamp, Trigger, Uid,
     },
     machine::judge::attempt_id,
 };
@@ -66,6 +66,22 @@ pub enum Steered {
     Letter(crate::domain::LetterState),
 }
 
+/// The six columns of a last attempt, as `read::last` reads them.
+type LastColumns<'l> =
+    (Option<Timestamp>, Option<Micros>, Option<u16>, Option<u8>, Option<bool>, Option<&'l str>);
+
+fn last_columns(last: Option<&Last>) -> LastColumns<'_> {
+    let failure = last.and_then(|last| last.failure.as_ref());
+    (
+        last.map(|last| last.at),
+        last.map(|last| last.duration),
+        last.and_then(|last| last.status),
+        failure.map(|failure| failure.cause as u8),
+        failure.map(|failure| failure.retryable),
+        failure.map(|failure| failure.message.as_str()),
+    )
+}
+
 impl Tx<'_> {
     /// Records results. A result that comes too late for its delivery is recorded
     /// as an attempt and changes nothing else; one recorded before is dropped.
@@ -104,7 +120,7 @@ impl Tx<'_> {
                 attempt.id = attempt_id(&step.after, attempt.started_at, pos);
             }
             let it = &step.after;
-            let failure = it.last.as_ref().and_then(|last| last.failure.as_ref());
+            let (at, duration, status, cause, retryable, message) = last_columns(it.last.as_ref());
             let changed = update.execute(params![
                 it.state as u8,
                 it.attempts,
@@ -113,12 +129,12 @@ impl Tx<'_> {
                 it.updated_at,
                 it.revision.cast_signed(),
                 it.last_change,
-                it.last.as_ref().map(|last| last.at),
-                it.last.as_ref().map(|last| last.duration),
-                it.last.as_ref().and_then(|last| last.status),
-                failure.map(|failure| failure.cause as u8),
-                failure.map(|failure| failure.retryable),
-                failure.map(|failure| failure.message.as_str()),
+                at,
+                duration,
+                status,
+                cause,
+                retryable,
+                message,
                 it.id.pos(),
             ])?;
             if changed == 1 { written.push(step) } else { late.push(step) }
@@ -142,7 +158,7 @@ impl Tx<'_> {
         let mut insert = self.conn.prepare_cached(INSERT)?;
         for step in steps {
             let it = &step.after;
-            let failure = it.last.as_ref().and_then(|last| last.failure.as_ref());
+            let (at, duration, status, cause, retryable, message) = last_columns(it.last.as_ref());
             let timings = step.attempt.as_ref().map(|attempt| attempt.timings).unwrap_or_default();
             let response = step.attempt.as_ref().and_then(|attempt| attempt.response.as_deref());
             insert.execute(params![
@@ -157,12 +173,12 @@ impl Tx<'_> {
                 it.due_at,
                 it.revision.cast_signed(),
                 step.attempt.is_some(),
-                it.last.as_ref().map(|last| last.at),
-                it.last.as_ref().map(|last| last.duration),
-                it.last.as_ref().and_then(|last| last.status),
-                failure.map(|failure| failure.cause as u8),
-                failure.map(|failure| failure.retryable),
-                failure.map(|failure| failure.message.as_str()),
+                at,
+                duration,
+                status,
+                cause,
+                retryable,
+                message,
                 timings.dns,
                 timings.connect,
                 timings.tls,
