@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tonic::{Status, body::Body, metadata::MetadataMap};
+use tonic::{Status, body::Body};
 
 use super::{
     TIMEOUT_MAX,
@@ -40,18 +40,16 @@ pub(super) fn guard(request: Request<Body>, call: impl Fn(Request<Body>) -> Answ
                 Err(_) => Status::deadline_exceeded(TIME_OVER).into_http(),
             },
         };
-        Ok(reworded(response, id))
+        Ok(reworded(response, id.as_ref()))
     })
 }
 
 /// The answer, or an error of our own in place of one that says too little.
-fn reworded(response: Response<Body>, id: Option<HeaderValue>) -> Response<Body> {
+fn reworded(response: Response<Body>, id: Option<&HeaderValue>) -> Response<Body> {
     // An error before the first message is in the headers.
     match Status::from_header_map(response.headers()) {
         Some(error) if error.code() != tonic::Code::Ok && error.details().is_empty() => {
-            let id = id.map(|id| (http::HeaderName::from_static(status::REQUEST_ID), id));
-            let caller = Caller::by(&MetadataMap::from_headers(id.into_iter().collect()));
-            status::undecodable(&error, &caller).map_or(response, Status::into_http)
+            status::undecodable(&error, &Caller::named(id)).map_or(response, Status::into_http)
         }
         Some(_) | None => response,
     }

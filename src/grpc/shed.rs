@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use tonic::{body::Body, metadata::MetadataMap};
+use tonic::body::Body;
 use tower::Service;
 
 use super::{
@@ -41,9 +41,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Answer {
         let Some(error) = self.app.crowded() else { return self.inner.call(request) };
-        let id = request.headers().get(REQUEST_ID).cloned();
-        let id = id.map(|id| (http::HeaderName::from_static(REQUEST_ID), id));
-        let caller = Caller::by(&MetadataMap::from_headers(id.into_iter().collect()));
+        let caller = Caller::named(request.headers().get(REQUEST_ID));
         Box::pin(ready(Ok(caller.refuse(error).into_http())))
     }
 }

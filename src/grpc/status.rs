@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, error::Error as _};
 
+use http::HeaderValue;
 use prost::Message;
 use tonic::{
     Code, Request, Response, Status,
@@ -36,12 +37,15 @@ pub(super) struct Caller {
 impl Caller {
     /// The caller of a request.
     pub fn of<T>(request: &Request<T>) -> Self {
-        Self::by(request.metadata())
+        Self::called(request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()))
     }
 
-    /// The caller named in metadata.
-    pub fn by(metadata: &MetadataMap) -> Self {
-        let id = metadata.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    /// The caller of a request whose header `x-request-id` is this.
+    pub fn named(id: Option<&HeaderValue>) -> Self {
+        Self::called(id.and_then(|id| id.to_str().ok()))
+    }
+
+    fn called(id: Option<&str>) -> Self {
         Self { request_id: id.filter(|id| !id.is_empty()).map(str::to_owned) }
     }
 
