@@ -50,7 +50,7 @@ impl Room {
     /// Takes room for a call, within a moment or not at all. One alone always fits:
     /// its size has limits of its own.
     pub async fn for_call(&self, weight: u64) -> Option<Place> {
-        let weight = u32::try_from(weight).unwrap_or(u32::MAX).min(self.size);
+        let weight = at_most(weight, self.size);
         if let Ok(place) = Arc::clone(&self.calls).try_acquire_many_owned(weight) {
             return Some(place);
         }
@@ -60,7 +60,7 @@ impl Room {
 
     /// Takes room for what came by a stream, in its turn. Nothing: the store is gone.
     pub async fn for_stream(&self, weight: u64) -> Option<Place> {
-        let weight = u32::try_from(weight).unwrap_or(u32::MAX).min(self.size / 2);
+        let weight = at_most(weight, self.size / 2);
         Arc::clone(&self.streams).acquire_many_owned(weight).await.ok()
     }
 
@@ -79,6 +79,11 @@ impl Room {
     pub fn limit(&self) -> u64 {
         u64::from(self.size) * 1024
     }
+}
+
+/// What is larger than the room takes all of it.
+fn at_most(weight: u64, size: u32) -> u32 {
+    u32::try_from(weight).unwrap_or(u32::MAX).min(size)
 }
 
 #[cfg(test)]

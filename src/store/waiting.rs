@@ -47,6 +47,9 @@ impl Store {
         let page: Result<Vec<_>, _> = rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect();
         let page = page?;
         let missing: Vec<Pos> = self.hot.missing(page.iter().map(|delivery| delivery.event.pos()));
+        if missing.is_empty() {
+            return Ok(page);
+        }
         let missing = serde_json::json!(missing.iter().map(|pos| pos.0).collect::<Vec<_>>()).to_string();
         let rows = sqlx::query(EVENTS).bind(missing).fetch_all(&mut *conn).await?;
         let events: Result<Vec<_>, _> =
