@@ -25,6 +25,8 @@ pub enum Command {
     /// Run a server for development: loopback only, no keys, any target allowed, a
     /// test receiver at `/test/webhook`.
     Dev(Dev),
+    /// Run a server for production.
+    Serve(Serve),
     /// Measure a server on this machine: what a delivery costs it, beside what the
     /// bare HTTP request costs, and how long things take.
     Bench(Bench),
@@ -39,6 +41,25 @@ pub struct Dev {
     /// Address to listen on; loopback only.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
+    /// What it shares with a server for production.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// How a server for production is set up.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// Address to listen on.
+    #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// What it shares with a development server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// What every server can be told.
+#[derive(Clone, Debug, Args)]
+pub struct Server {
     /// Port for everything: gRPC, grpc-web, REST, metrics. 0 takes a free one.
     #[arg(long, env = "PORT", default_value_t = 8000)]
     pub port: u16,

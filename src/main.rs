@@ -6,8 +6,9 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use hookwire::{
     bench,
-    config::{self, Cli, Command, Dev},
-    server, telemetry,
+    config::{self, Cli, Command},
+    server::{self, Profile},
+    telemetry,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
@@ -21,7 +22,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Dev(dev) => run_dev(dev),
+        Command::Dev(dev) => run_server(Profile::Dev(dev)),
+        Command::Serve(serve) => run_server(Profile::Serve(serve)),
         Command::Bench(options) => run_bench(options),
         Command::BenchRaw(options) => runtime().and_then(|runtime| bench::raw(&runtime, &options)),
     };
@@ -34,22 +36,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_dev(dev: Dev) -> anyhow::Result<()> {
-    telemetry::init_logs(&dev.log_level)?;
+fn run_server(profile: Profile) -> anyhow::Result<()> {
+    telemetry::init_logs(&profile.server().log_level)?;
     allow_open_files();
     let metrics = telemetry::init_metrics()?;
     let delivery = runtime()?;
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(obey(stop.clone()));
-        let data_dir = dev.data_dir.clone();
-        let announce = move |address| {
+        let announce = move |text: &str| {
             // Whoever closed our output wants the server all the same.
             let mut out = std::io::stdout().lock();
-            let _ = out.write_all(server::welcome(address, &data_dir).as_bytes());
+            let _ = out.write_all(text.as_bytes());
             let _ = out.flush();
         };
-        Ok(server::dev(dev, metrics, delivery.handle(), stop, announce).await?)
+        Ok(server::run(profile, metrics, delivery.handle(), stop, announce).await?)
     })
 }
 

@@ -18,14 +18,17 @@ use tower::Service;
 use crate::rest::Problem;
 
 /// Lets only requests through to `app` that name this machine, and come from pages
-/// of this machine if from a page at all.
-pub fn loopback_only<S>(app: S) -> LoopbackOnly<S> {
-    LoopbackOnly(app)
+/// of this machine if from a page at all; all of them unless `on`.
+pub fn loopback_only<S>(app: S, on: bool) -> LoopbackOnly<S> {
+    LoopbackOnly { app, on }
 }
 
 /// Made by [`loopback_only`].
 #[derive(Clone, Debug)]
-pub struct LoopbackOnly<S>(S);
+pub struct LoopbackOnly<S> {
+    app: S,
+    on: bool,
+}
 
 impl<S, B> Service<Request<B>> for LoopbackOnly<S>
 where
@@ -36,12 +39,12 @@ where
     type Future = Either<S::Future, Ready<Result<Response, Infallible>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+        self.app.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match foreign(&request) {
-            None => Either::Left(self.0.call(request)),
+        match self.on.then(|| foreign(&request)).flatten() {
+            None => Either::Left(self.app.call(request)),
             Some(why) => {
                 let problem = Problem::new(Code::PermissionDenied, "ORIGIN_FORBIDDEN", why);
                 Either::Right(ready(Ok(problem.into_response())))
@@ -86,7 +89,7 @@ mod tests {
     use super::*;
 
     async fn status(host: Option<&str>, origin: Option<&str>) -> StatusCode {
-        let app = loopback_only(Router::new().route("/", post(|| async { "done" })));
+        let app = loopback_only(Router::new().route("/", post(|| async { "done" })), true);
         let mut request = Request::post("/");
         for (name, value) in [("host", host), ("origin", origin)] {
             if let Some(value) = value {

@@ -1,22 +1,22 @@
 //! The composition root: builds the house, opens the door, and closes it in order.
 
+mod pages;
+mod welcome;
+
 use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, atomic::Ordering},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{self, App},
     clock::Clock,
-    config::Dev,
+    config::{self, Dev, Serve},
     domain::Micros,
     egress::{self, Client},
     engine,
@@ -36,6 +36,36 @@ const PENDING_BYTES_MAX: u64 = 32 << 20;
 
 /// How long finished operations are kept: 7 days.
 const OPERATION_RETENTION: Micros = Micros::from_secs(7 * 86_400);
+
+/// Which server.
+#[derive(Clone, Debug)]
+pub enum Profile {
+    /// For development: loopback only, no keys, any target allowed.
+    Dev(Dev),
+    /// For production.
+    Serve(Serve),
+}
+
+impl Profile {
+    /// What both can be told.
+    pub fn server(&self) -> &config::Server {
+        match self {
+            Self::Dev(dev) => &dev.server,
+            Self::Serve(serve) => &serve.server,
+        }
+    }
+
+    fn host(&self) -> IpAddr {
+        match self {
+            Self::Dev(dev) => dev.host,
+            Self::Serve(serve) => serve.host,
+        }
+    }
+
+    fn is_dev(&self) -> bool {
+        matches!(self, Self::Dev(_))
+    }
+}
 
 /// Why the server did not start or did not go on. Each sentence says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -77,27 +107,27 @@ pub enum Error {
     Close(#[source] store::Error),
 }
 
-/// Runs a development server until `stop` is cancelled: then nothing new is taken
-/// and what is in flight ends. `announce` is told the address once the server is
-/// ready. Deliveries run on a runtime of their own, `delivery`; the calls on the one
-/// that this runs on.
-pub async fn dev(
-    config: Dev,
+/// Runs a server until `stop` is cancelled: then nothing new is taken and what is in
+/// flight ends. `announce` is told what to print once the server is ready. Deliveries
+/// run on a runtime of their own, `delivery`; the calls on the one that this runs on.
+pub async fn run(
+    profile: Profile,
     metrics: PrometheusHandle,
     delivery: &Handle,
     stop: CancellationToken,
-    announce: impl FnOnce(SocketAddr),
+    announce: impl FnOnce(&str),
 ) -> Result<(), Error> {
-    if !config.host.is_loopback() {
+    if profile.is_dev() && !profile.host().is_loopback() {
         return Err(Error::NotLoopback);
     }
-    let address = SocketAddr::new(config.host, config.port);
+    let config = profile.server();
+    let address = SocketAddr::new(profile.host(), config.port);
     let failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let local = listener.local_addr().map_err(failed)?;
 
     let (clock, entropy) = (Clock::system(), Entropy::from_os());
-    let feed_retention = feed_retention(&config);
+    let feed_retention = feed_retention(config);
     let store_config = store::Config {
         directory: config.data_dir.clone(),
         incarnation: entropy.salt(),
@@ -109,8 +139,11 @@ pub async fn dev(
     let opening = delivery.spawn(Store::open(store_config));
     let (store, mut writer) = opening.await.map_err(Error::Start)??;
 
-    let policy = egress::Policy { allow_http: true };
-    let client = Client::new(egress::Config { allow_http: true, ..egress::Config::default() }, clock.clone());
+    let policy = egress::Policy { allow_http: profile.is_dev() };
+    let client = Client::new(
+        egress::Config { allow_http: profile.is_dev(), ..egress::Config::default() },
+        clock.clone(),
+    );
     let engine_config = engine::Config { in_flight_max: config.max_in_flight as usize, policy, grace: GRACE };
     let engine_stop = CancellationToken::new();
     let starting = delivery.spawn(engine::start(
@@ -127,21 +160,18 @@ pub async fn dev(
     let limits = app::Limits { targets: policy, ..app::Limits::default() };
     let app = App::new(Arc::clone(&store), handle, clock.clone(), entropy.clone(), limits, drain.clone());
     let app = Arc::new(app);
-    let tasks = background(&app, &config, &drain);
+    let tasks = background(&app, config, &drain);
     tasks.spawn(keep_up(metrics.clone(), drain.clone()));
 
     let (services, health) = grpc::services(Arc::clone(&app)).await?;
-    let extra = Router::new()
-        .route("/health", get(healthy))
-        .route("/metrics", get(scrape))
-        .with_state(Facts { store: Arc::clone(&store), metrics, drain: drain.clone() })
-        .merge(receiver::router(clock.clone()));
+    let pages = pages::routes(Arc::clone(&store), metrics, drain.clone());
+    let extra = if profile.is_dev() { pages.merge(receiver::router(clock.clone())) } else { pages };
     let house = front::app(services, extra, grpc::pb::DESCRIPTORS)?;
-    let door = front::with_request_ids(front::loopback_only(house), entropy.clone());
+    let door = front::with_request_ids(front::loopback_only(house, profile.is_dev()), entropy.clone());
     let door_stop = CancellationToken::new();
     let mut door = tokio::spawn(front::serve(listener, door, door_stop.clone(), GRACE));
     health.set_serving(true).await;
-    announce(local);
+    announce(&welcome::text(&profile, local));
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "ready");
 
     // A store or a feed that is lost ends everything at once: nothing more may be
@@ -173,7 +203,7 @@ pub async fn dev(
 }
 
 /// What goes on without being asked.
-fn background(app: &Arc<App>, config: &Dev, stop: &CancellationToken) -> TaskTracker {
+fn background(app: &Arc<App>, config: &config::Server, stop: &CancellationToken) -> TaskTracker {
     let retention = app::RetentionConfig {
         feed: feed_retention(config),
         // The feed reads its changes from the history.
@@ -204,53 +234,9 @@ async fn keep_up(metrics: PrometheusHandle, stop: CancellationToken) {
     }
 }
 
-fn feed_retention(config: &Dev) -> Micros {
+fn feed_retention(config: &config::Server) -> Micros {
     match config.feed_retention_ms {
         Some(millis) => Micros::from_millis(i64::from(millis)),
         None => Micros::from_secs(i64::from(config.feed_retention_hours) * 3600),
     }
-}
-
-/// What the plain pages tell of.
-#[derive(Clone)]
-struct Facts {
-    store: Arc<Store>,
-    metrics: PrometheusHandle,
-    drain: CancellationToken,
-}
-
-async fn healthy(State(facts): State<Facts>) -> impl IntoResponse {
-    let draining = facts.drain.is_cancelled();
-    let (code, status) =
-        if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "healthy") };
-    (code, Json(json!({"status": status, "version": env!("CARGO_PKG_VERSION")})))
-}
-
-async fn scrape(State(facts): State<Facts>) -> impl IntoResponse {
-    let gauges = facts.store.gauges();
-    metrics::gauge!("webhook_queue_size").set(gauges.open.load(Ordering::Relaxed) as f64);
-    metrics::gauge!("webhook_endpoints_total").set(facts.store.routes().len() as f64);
-    metrics::counter!("hookwire_commits_total").absolute(gauges.commits.load(Ordering::Relaxed));
-    metrics::gauge!("hookwire_feed_position").set(facts.store.recent().position().0 as f64);
-    metrics::gauge!("hookwire_pending_bytes").set(facts.store.pending_bytes() as f64);
-    ([("content-type", "text/plain; version=0.0.4")], facts.metrics.render())
-}
-
-/// What to type next, for whoever just started a server.
-pub fn welcome(address: SocketAddr, data_dir: &Path) -> String {
-    let url = format!("http://{address}");
-    format!(
-        "Hookwire is ready on {url}\n\
-         Everything is kept in {data}. In another terminal:\n\n\
-         # register the built-in test receiver\n\
-         curl -s {url}/v1/endpoints -d '{{\"url\":\"{url}/test/webhook\",\"event_types\":[\"user.*\"]}}'\n\n\
-         # publish an event\n\
-         curl -s {url}/v1/events -d '{{\"event_type\":\"user.created\",\"payload\":{{\"value\":{{\"user_id\":\"12345\"}}}}}}'\n\n\
-         # watch deliveries, from the oldest on\n\
-         curl -sN '{url}/v1/deliveries:watch?earliest=true'\n\n\
-         # see what the test receiver got, and what was given up\n\
-         curl -s {url}/test/webhook\n\
-         curl -s {url}/v1/deadLetters\n",
-        data = data_dir.display(),
-    )
 }

@@ -1,0 +1,44 @@
+//! The plain pages: health and metrics.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Store;
+
+/// The pages, as routes.
+pub(super) fn routes(store: Arc<Store>, metrics: PrometheusHandle, drain: CancellationToken) -> Router {
+    Router::new().route("/health", get(healthy)).route("/metrics", get(scrape)).with_state(Facts {
+        store,
+        metrics,
+        drain,
+    })
+}
+
+/// What the plain pages tell of.
+#[derive(Clone)]
+struct Facts {
+    store: Arc<Store>,
+    metrics: PrometheusHandle,
+    drain: CancellationToken,
+}
+
+async fn healthy(State(facts): State<Facts>) -> impl IntoResponse {
+    let draining = facts.drain.is_cancelled();
+    let (code, status) =
+        if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "healthy") };
+    (code, Json(json!({"status": status, "version": env!("CARGO_PKG_VERSION")})))
+}
+
+async fn scrape(State(facts): State<Facts>) -> impl IntoResponse {
+    let gauges = facts.store.gauges();
+    metrics::gauge!("webhook_queue_size").set(gauges.open.load(Ordering::Relaxed) as f64);
+    metrics::gauge!("webhook_endpoints_total").set(facts.store.routes().len() as f64);
+    metrics::counter!("hookwire_commits_total").absolute(gauges.commits.load(Ordering::Relaxed));
+    metrics::gauge!("hookwire_feed_position").set(facts.store.recent().position().0 as f64);
+    metrics::gauge!("hookwire_pending_bytes").set(facts.store.pending_bytes() as f64);
+    ([("content-type", "text/plain; version=0.0.4")], facts.metrics.render())
+}

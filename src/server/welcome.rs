@@ -1,0 +1,32 @@
+//! What a server says once it is ready.
+
+use std::{net::SocketAddr, path::Path};
+
+use super::Profile;
+
+/// Where it is, and what to type next.
+pub(super) fn text(profile: &Profile, address: SocketAddr) -> String {
+    match profile {
+        Profile::Dev(dev) => development(address, &dev.server.data_dir),
+        Profile::Serve(_) => format!("Hookwire is ready on http://{address}\n"),
+    }
+}
+
+/// What to type next, for whoever just started a server.
+fn development(address: SocketAddr, data_dir: &Path) -> String {
+    let url = format!("http://{address}");
+    format!(
+        "Hookwire is ready on {url}\n\
+         Everything is kept in {data}. In another terminal:\n\n\
+         # register the built-in test receiver\n\
+         curl -s {url}/v1/endpoints -d '{{\"url\":\"{url}/test/webhook\",\"event_types\":[\"user.*\"]}}'\n\n\
+         # publish an event\n\
+         curl -s {url}/v1/events -d '{{\"event_type\":\"user.created\",\"payload\":{{\"value\":{{\"user_id\":\"12345\"}}}}}}'\n\n\
+         # watch deliveries, from the oldest on\n\
+         curl -sN '{url}/v1/deliveries:watch?earliest=true'\n\n\
+         # see what the test receiver got, and what was given up\n\
+         curl -s {url}/test/webhook\n\
+         curl -s {url}/v1/deadLetters\n",
+        data = data_dir.display(),
+    )
+}
