@@ -2,12 +2,16 @@
 //! of the environment.
 
 mod bench;
+mod keys;
 
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-pub use self::bench::{Bench, BenchRaw, Scenario};
+pub use self::{
+    bench::{Bench, BenchRaw, Scenario},
+    keys::{AdminKey, Administrator},
+};
 
 /// Delivers webhooks: events in over gRPC, stored durably, brought to every
 /// subscribed endpoint over HTTP.
@@ -27,6 +31,9 @@ pub enum Command {
     Dev(Dev),
     /// Run a server for production.
     Serve(Serve),
+    /// Make an administrator's key: prints its token, once, and writes what
+    /// `serve --admin-key-file` is told of it.
+    AdminKey(AdminKey),
     /// Measure a server on this machine: what a delivery costs it, beside what the
     /// bare HTTP request costs, and how long things take.
     Bench(Bench),
@@ -55,6 +62,9 @@ pub struct Serve {
     /// What it shares with a development server.
     #[command(flatten)]
     pub server: Server,
+    /// Who administers it.
+    #[command(flatten)]
+    pub administrator: Administrator,
 }
 
 /// What every server can be told.
@@ -81,6 +91,9 @@ pub struct Server {
     /// Days that finished deliveries and their events are kept.
     #[arg(long, env = "HOOKWIRE_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub retention_days: u32,
+    /// Days that entries of the audit log are kept.
+    #[arg(long, env = "HOOKWIRE_AUDIT_RETENTION_DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub audit_retention_days: u32,
     /// For tests of compaction: milliseconds instead of hours.
     #[arg(long, env = "HOOKWIRE_FEED_RETENTION_MS", hide = true)]
     pub feed_retention_ms: Option<u32>,

@@ -54,6 +54,7 @@ pub mod feed;
 pub mod front;
 pub mod grpc;
 pub mod machine;
+pub mod peer;
 pub mod receiver;
 pub mod rest;
 pub mod server;

@@ -6,8 +6,10 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use hookwire::{
     bench,
+    clock::Clock,
     config::{self, Cli, Command},
-    server::{self, Profile},
+    entropy::Entropy,
+    server::{self, Profile, administrator},
     telemetry,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -24,6 +26,11 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Dev(dev) => run_server(Profile::Dev(dev)),
         Command::Serve(serve) => run_server(Profile::Serve(serve)),
+        Command::AdminKey(options) => {
+            administrator::make(&options.out, &Clock::system(), &Entropy::from_os())
+                .map(|token| println!("{token}"))
+                .map_err(anyhow::Error::from)
+        }
         Command::Bench(options) => run_bench(options),
         Command::BenchRaw(options) => runtime().and_then(|runtime| bench::raw(&runtime, &options)),
     };

@@ -29,6 +29,8 @@ pub struct RetentionConfig {
     pub history: Micros,
     /// Finished operations.
     pub operations: Micros,
+    /// The audit log.
+    pub audit: Micros,
 }
 
 impl App {
@@ -40,6 +42,7 @@ impl App {
 
     /// Queues what an earlier run left undone; for the start.
     pub async fn resume_sweeps(&self) -> Result<(), Error> {
+        self.sweep_tenants().await?;
         for key in self.store.endpoints_waiting().await? {
             if self.store.routes().get(key).is_none() {
                 self.sweep(key);
@@ -88,7 +91,11 @@ impl App {
                     feed: now.minus(retention.feed),
                     history: now.minus(retention.history),
                     operations: now.minus(retention.operations),
+                    audit: now.minus(retention.audit),
                 };
+                if let Err(error) = self.note_uses().await {
+                    tracing::warn!(%error, "the last uses of keys cannot be noted yet");
+                }
                 loop {
                     match self.store.forget(cutoff).await {
                         Ok(true) => {}

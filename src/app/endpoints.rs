@@ -54,7 +54,8 @@ impl App {
         let id = Arc::clone(&endpoint.id);
         match self.store.create_endpoint(endpoint).await? {
             Created::Done(endpoint) => Ok(self.view(endpoint).await),
-            Created::IdTaken => Err(Error::IdTaken(id.to_string())),
+            Created::IdTaken => Err(Error::IdTaken { kind: Kind::Endpoint, id: id.to_string() }),
+            Created::Quota(limit) => Err(Error::Quota { quota: "endpoints", limit }),
         }
     }
 
@@ -72,15 +73,10 @@ impl App {
         query: &PageQuery,
     ) -> Result<(Vec<EndpointView>, String), Error> {
         let cut = self.cut(tenant, List::Endpoints, query)?;
-        let (after, order) = (cut.page.after, cut.page.order);
         let key = |it: &Endpoint| Pos(it.key.0.cast_unsigned());
-        let beyond = |pos: Pos| match order {
-            Order::NewestFirst => after.is_none_or(|after| pos < after),
-            Order::OldestFirst => after.is_none_or(|after| pos > after),
-        };
-        let mut found =
-            self.store.routes().select(|it| it.tenant == tenant && beyond(key(it)) && filter.fits(it));
-        if order == Order::NewestFirst {
+        let fits = |it: &Endpoint| cut.page.follows(key(it)) && filter.fits(it);
+        let mut found = self.store.routes().select(tenant, fits);
+        if cut.page.order == Order::NewestFirst {
             found.reverse();
         }
         let more = found.len() > cut.page.size as usize;
@@ -100,7 +96,7 @@ impl App {
         etag: &str,
         change: impl FnOnce(&mut Endpoint) -> Result<(), Error> + Send + 'static,
     ) -> Result<EndpointView, Error> {
-        let edit = self.store.edit_endpoint(tenant, id.to_owned(), version(etag), self.now(), change);
+        let edit = self.store.edit_endpoint(tenant, id.to_owned(), super::version(etag), self.now(), change);
         match edit.await? {
             Edited::Done(endpoint) => Ok(self.view(endpoint).await),
             Edited::NotFound => Err(Error::not_found(Kind::Endpoint, id)),
@@ -111,7 +107,7 @@ impl App {
 
     /// Deletes an endpoint; its open deliveries are cancelled soon after.
     pub async fn delete_endpoint(&self, tenant: TenantKey, id: &str, etag: &str) -> Result<(), Error> {
-        match self.store.delete_endpoint(tenant, id.to_owned(), version(etag), self.now()).await? {
+        match self.store.delete_endpoint(tenant, id.to_owned(), super::version(etag), self.now()).await? {
             Edited::Done(endpoint) => {
                 self.sweep(endpoint.key);
                 Ok(())
@@ -207,9 +203,4 @@ fn state_name(state: EndpointState) -> &'static str {
         EndpointState::Disabled => "DISABLED",
         EndpointState::AutoDisabled => "AUTO_DISABLED",
     }
-}
-
-/// The version an etag stands for; one that was never given out matches none.
-fn version(etag: &str) -> Option<u64> {
-    (!etag.is_empty()).then(|| etag.parse().unwrap_or(0))
 }

@@ -1,7 +1,7 @@
 //! What a use case can fail with, in the words of the domain.
 
 use crate::{
-    domain::{EventId, LetterState, Pos, Rule, State, Timestamp, Violations},
+    domain::{EventId, LetterState, Micros, Pos, Rule, State, Timestamp, Violations},
     feed, store,
 };
 
@@ -31,8 +31,13 @@ pub enum Error {
     #[error("the resume token is malformed or comes from another store")]
     ResumeToken,
     /// The caller's own id is or was in use. Choose another one.
-    #[error("the endpoint id {0} is or was in use")]
-    IdTaken(String),
+    #[error("the {} id {id} is or was in use", kind.noun())]
+    IdTaken {
+        /// Of what.
+        kind: Kind,
+        /// The id.
+        id: String,
+    },
     /// The key was used before for something else.
     #[error("the idempotency key was used before for other content")]
     IdempotencyConflict {
@@ -65,6 +70,38 @@ pub enum Error {
     /// The last live secret cannot be expired. Rotate first.
     #[error("the last live secret cannot be expired; rotate it first")]
     LastSecret,
+    /// No credential was given.
+    #[error("a key is needed: send `authorization: Bearer <token>`")]
+    CredentialMissing,
+    /// The credential is not one of a key that works.
+    #[error("the token is not one of a key, or its key is revoked or expired")]
+    CredentialInvalid,
+    /// The key may not do it, or not grant it.
+    #[error("the key lacks the scope `{scope}`")]
+    ScopeMissing {
+        /// What it would need.
+        scope: String,
+    },
+    /// The key may not act here.
+    #[error("{why}")]
+    Forbidden {
+        /// Why not.
+        why: Forbidden,
+    },
+    /// More calls than may be. Worth trying again after a while.
+    #[error("more calls than the {of} may make")]
+    RateLimited {
+        /// Whose limit: `key` or `tenant`.
+        of: &'static str,
+        /// After how long the next is allowed.
+        after: Micros,
+    },
+    /// It cannot be removed.
+    #[error("it is in use by {by}")]
+    InUse {
+        /// By what.
+        by: String,
+    },
     /// There would be more of something than there may be.
     #[error("there can be at most {limit} {quota}")]
     Quota {
@@ -132,6 +169,35 @@ pub enum Kind {
     Operation,
     /// A signing secret.
     Secret,
+    /// A tenant.
+    Tenant,
+    /// An API key.
+    ApiKey,
+}
+
+/// Why a key may not act somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Forbidden {
+    /// It belongs to another tenant, or there is none of that name.
+    #[error("the key does not act for that tenant")]
+    Tenant,
+    /// Its tenant is suspended.
+    #[error("the tenant is suspended")]
+    Suspended,
+    /// It is bound to other networks.
+    #[error("the key may not be used from this address")]
+    Network,
+}
+
+impl Forbidden {
+    /// A stable word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Suspended => "suspended",
+            Self::Network => "network",
+        }
+    }
 }
 
 /// What a program branches on when a request breaks rules.
@@ -171,6 +237,8 @@ impl Kind {
             Self::DeadLetter => "dead letter",
             Self::Operation => "operation",
             Self::Secret => "secret",
+            Self::Tenant => "tenant",
+            Self::ApiKey => "API key",
         }
     }
 }

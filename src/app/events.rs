@@ -67,17 +67,18 @@ impl App {
         let publish = Publish { events, atomic, in_turn, at: self.now(), salt: self.entropy.salt() };
         let answers = self.store.publish(publish).await?;
         if atomic && let Some(refused) = answers.iter().find_map(|answer| answer.as_ref().err()) {
-            let event = self.store.event(refused.event).await?;
-            let key = event.map(|event| event.idempotency_key).unwrap_or_default();
-            return Err(Error::IdempotencyConflict { key, event: refused.event });
+            let key = match refused {
+                Refused::Conflict(event) => self.store.event(*event).await?.map(|it| it.idempotency_key),
+                Refused::Quota { .. } => None,
+            };
+            return Err(refusal(*refused, key.unwrap_or_default()));
         }
-        let conflict = |key, refused: Refused| Error::IdempotencyConflict { key, event: refused.event };
         let answers = answers.into_iter().zip(keys);
         let told = answers.map(|(answer, (key, event_type))| {
             if answer.as_ref().is_ok_and(|published| !published.duplicate) {
                 self.event_counts.count(&event_type);
             }
-            answer.map_err(|refused| conflict(key, refused))
+            answer.map_err(|refused| refusal(refused, key))
         });
         Ok(told.collect())
     }
@@ -187,6 +188,14 @@ impl App {
     async fn stored_event(&self, tenant: TenantKey, id: EventId) -> Result<Event, Error> {
         let event = self.store.event(id).await?.filter(|event| event.tenant == tenant);
         event.ok_or_else(|| Error::not_found(Kind::Event, id.to_string()))
+    }
+}
+
+/// Why an event with this idempotency key was refused.
+fn refusal(refused: Refused, key: String) -> Error {
+    match refused {
+        Refused::Conflict(event) => Error::IdempotencyConflict { key, event },
+        Refused::Quota { quota, limit } => Error::Quota { quota, limit },
     }
 }
 

@@ -5,6 +5,8 @@
 //! middle of a call leaves nothing half done: the store's writer either commits the
 //! whole of it or nothing.
 
+mod api_keys;
+mod audit;
 mod background;
 mod count;
 mod dead_letters;
@@ -13,7 +15,10 @@ mod endpoints;
 mod error;
 mod events;
 mod operations;
+mod pace;
+mod principal;
 mod secrets;
+mod tenants;
 mod tokens;
 mod url;
 mod watch;
@@ -28,14 +33,17 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    api_keys::{ApiKeyView, KEY_GRACE_MAX, NewApiKey},
     background::RetentionConfig,
     dead_letters::{Letter, LetterQuery},
     deliveries::Seen,
     endpoints::{EndpointFilter, EndpointView},
-    error::{Error, Invalid, Kind},
+    error::{Error, Forbidden, Invalid, Kind},
     events::{Found, Show},
     operations::{OperationFilter, PER_SECOND_MIN},
+    principal::{Principal, Shown, hash, token},
     secrets::{DEFAULT_GRACE, GRACE_MAX, Rotated, Rotation, SECRET_BYTES, check_secret},
+    tenants::TenantView,
     tokens::{List, PageQuery},
     url::{UrlRefusal, check_url},
     watch::{Batch, Watch, WatchStart, WatchStream},
@@ -43,7 +51,7 @@ pub use self::{
 pub use crate::egress::Policy;
 use crate::{
     clock::Clock,
-    domain::{EndpointKey, EventId, Pos, TenantKey, Timestamp, Uid},
+    domain::{EndpointKey, EventId, Pos, Timestamp, Uid},
     engine,
     entropy::Entropy,
     store::Store,
@@ -52,6 +60,8 @@ use crate::{
 /// How much of what there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Whether callers need a key.
+    pub keys_required: bool,
     /// Which targets may be registered.
     pub targets: Policy,
     /// Bytes of one payload.
@@ -67,6 +77,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            keys_required: true,
             targets: Policy::default(),
             payload_bytes_max: 1 << 20,
             batch_bytes_max: 16 << 20,
@@ -85,6 +96,7 @@ pub struct App {
     entropy: Entropy,
     limits: Limits,
     event_counts: count::EventCounts,
+    buckets: pace::Buckets,
     draining: CancellationToken,
     watches: Arc<Semaphore>,
     publish_streams: Arc<Semaphore>,
@@ -116,6 +128,7 @@ impl App {
             publish_streams: Arc::new(Semaphore::new(limits.publish_streams_max)),
             limits,
             event_counts: count::EventCounts::default(),
+            buckets: pace::Buckets::default(),
             operations_changed: Notify::new(),
             sweeps: Mutex::default(),
             new_sweep: Notify::new(),
@@ -158,11 +171,11 @@ impl App {
     fn fresh_event_id(&self, now: Timestamp) -> EventId {
         EventId(self.fresh_uid(now))
     }
+}
 
-    /// Name of a tenant.
-    pub fn tenant_name(&self, tenant: TenantKey) -> String {
-        if tenant == TenantKey::DEFAULT { "default".to_owned() } else { tenant.0.to_string() }
-    }
+/// The version an etag stands for; one that was never given out matches none.
+fn version(etag: &str) -> Option<u64> {
+    (!etag.is_empty()).then(|| etag.parse().unwrap_or(0))
 }
 
 #[cfg(test)]

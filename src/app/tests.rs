@@ -13,7 +13,7 @@ use crate::{
     egress, store,
 };
 
-const TENANT: TenantKey = TenantKey::DEFAULT;
+const TENANT: crate::domain::TenantKey = crate::domain::TenantKey::DEFAULT;
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 

@@ -25,6 +25,12 @@ pub enum List {
     DeadLetters = 5,
     /// Operations.
     Operations = 6,
+    /// Tenants.
+    Tenants = 7,
+    /// API keys.
+    ApiKeys = 8,
+    /// The audit log.
+    Audit = 9,
 }
 
 /// Which page is wanted.

@@ -51,6 +51,8 @@ pub struct Delivery {
     pub revision: u64,
     /// Position of its last change; its history is a chain from here.
     pub last_change: Pos,
+    /// Bytes of the payload.
+    pub bytes: u32,
 }
 
 impl Delivery {
@@ -84,6 +86,7 @@ impl Delivery {
             updated_at: at,
             revision: 1,
             last_change: id.pos(),
+            bytes: event.payload.data.len() as u32,
         }
     }
 

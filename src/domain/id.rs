@@ -114,7 +114,7 @@ pub enum IdError {
     },
 }
 
-const PREFIXES: [&str; 7] = ["ep", "evt", "dlv", "att", "dl", "op", "sec"];
+const PREFIXES: [&str; 8] = ["ep", "evt", "dlv", "att", "dl", "op", "sec", "key"];
 
 /// The kind of id that `text` spells by its prefix, if any.
 pub fn kind_of(text: &str) -> Option<&'static str> {
@@ -173,6 +173,8 @@ ids! {
     OperationId = "op";
     /// Id of a signing secret, `sec_…`.
     SecretId = "sec";
+    /// Id of an API key, `key_…`.
+    ApiKeyId = "key";
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Plain data and its rules. Nothing here does I/O, reads the clock or draws
 //! chance; everything else may use it.
 
+mod api_key;
 mod attempt;
+mod audit;
 mod change;
 mod dead_letter;
 mod delivery;
@@ -13,17 +15,21 @@ mod outcome;
 mod page;
 mod pattern;
 mod policy;
+mod scope;
+mod tenant;
 mod time;
 mod violation;
 
+pub use api_key::{ApiKey, TokenHash};
 pub use attempt::{Attempt, Cause, ErrorKind, Failure, Response, Timings};
+pub use audit::AuditEntry;
 pub use change::{Change, ChangeKind};
 pub use dead_letter::{DeadLetter, LetterReason, LetterState};
 pub use delivery::{Delivery, Hold, Last, Live, State, Trigger};
 pub use endpoint::{Endpoint, EndpointState, Envelope, Secret};
 pub use event::{Event, EventSummary, NewEvent, Payload};
 pub use id::{
-    AttemptId, DeadLetterId, DeliveryId, EndpointKey, EventId, IdError, OperationId, Pos, SecretId,
+    ApiKeyId, AttemptId, DeadLetterId, DeliveryId, EndpointKey, EventId, IdError, OperationId, Pos, SecretId,
     TenantKey, Uid, kind_of,
 };
 pub use operation::{ItemFailure, Operation, OperationKind, OperationState};
@@ -33,5 +39,7 @@ pub use pattern::Pattern;
 pub use policy::{
     BreakerPolicy, Content, DeadLetterPolicy, HttpOptions, RateLimit, RetryPolicy, Scheme, Signature, Signing,
 };
+pub use scope::{Scope, ScopeError};
+pub use tenant::{Quota, Tenant, Usage};
 pub use time::{Micros, Timestamp};
 pub use violation::{Rule, Violation, Violations};

@@ -23,6 +23,16 @@ pub struct Page {
     pub order: Order,
 }
 
+impl Page {
+    /// Whether an item at this position comes after what was shown before.
+    pub fn follows(&self, pos: Pos) -> bool {
+        self.after.is_none_or(|after| match self.order {
+            Order::NewestFirst => pos < after,
+            Order::OldestFirst => pos > after,
+        })
+    }
+}
+
 /// A half-open interval; either end may be open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeRange {

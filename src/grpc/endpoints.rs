@@ -5,13 +5,12 @@ use std::sync::Arc;
 use tonic::{Request, Response};
 
 use super::{
-    TENANT,
     convert::{self, Checks, out_time},
     pb::{self, endpoint_service_server::EndpointService},
     status::Caller,
 };
 use crate::{
-    app::{App, EndpointView, Error, Show},
+    app::{App, EndpointView, Error, Principal, Show},
     domain::{Rule, SecretId},
 };
 
@@ -25,88 +24,120 @@ const REASON_MAX: usize = 256;
 pub(super) struct Endpoints(pub Arc<App>);
 
 impl Endpoints {
-    fn out(&self, view: &EndpointView, shown: Option<&str>) -> Option<pb::Endpoint> {
-        let (app, tenant) = (&self.0, view.endpoint.tenant);
-        Some(convert::endpoint_out::endpoint(view, app.tenant_name(tenant), app.now(), shown))
+    fn out(&self, who: &Principal, view: &EndpointView, shown: Option<&str>) -> Option<pb::Endpoint> {
+        let tenant_id = who.tenant_id().to_string();
+        Some(convert::endpoint_out::endpoint(view, tenant_id, self.0.now(), shown))
     }
 
-    async fn create(&self, request: pb::CreateEndpointRequest) -> Result<pb::CreateEndpointResponse, Error> {
+    async fn create(
+        &self,
+        who: &Principal,
+        request: pb::CreateEndpointRequest,
+    ) -> Result<pb::CreateEndpointResponse, Error> {
         let (id, mut endpoint, secret) =
-            convert::endpoint_in::new_endpoint(request, TENANT, &self.0.limits().targets)?;
+            convert::endpoint_in::new_endpoint(request, who.tenant(), &self.0.limits().targets)?;
         endpoint.secrets = vec![self.0.new_secret(secret, self.0.now())];
         let view = self.0.create_endpoint(id, endpoint).await?;
         let shown = view.endpoint.secrets.first().map(|secret| secret.id.as_str());
-        Ok(pb::CreateEndpointResponse { endpoint: self.out(&view, shown) })
+        Ok(pb::CreateEndpointResponse { endpoint: self.out(who, &view, shown) })
     }
 
-    async fn list(&self, request: pb::ListEndpointsRequest) -> Result<pb::ListEndpointsResponse, Error> {
+    async fn list(
+        &self,
+        who: &Principal,
+        request: pb::ListEndpointsRequest,
+    ) -> Result<pb::ListEndpointsResponse, Error> {
         let bound = pb::ListEndpointsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
         let pb::ListEndpointsRequest { page_size, page_token, filter, order } = request;
         let mut checks = Checks::new();
         let page = convert::page(&mut checks, page_size, page_token, order, &bound);
         let filter = convert::endpoint_in::endpoint_filter(&mut checks, filter);
         checks.finish()?;
-        let (views, next_page_token) = self.0.endpoints(TENANT, &filter, &page).await?;
-        let endpoints = views.iter().filter_map(|view| self.out(view, None)).collect();
+        let (views, next_page_token) = self.0.endpoints(who.tenant(), &filter, &page).await?;
+        let endpoints = views.iter().filter_map(|view| self.out(who, view, None)).collect();
         Ok(pb::ListEndpointsResponse { endpoints, next_page_token })
     }
 
-    async fn update(&self, request: pb::UpdateEndpointRequest) -> Result<pb::UpdateEndpointResponse, Error> {
+    async fn update(
+        &self,
+        who: &Principal,
+        request: pb::UpdateEndpointRequest,
+    ) -> Result<pb::UpdateEndpointResponse, Error> {
         let (id, etag, patch) = convert::endpoint_mask::Patch::new(request)?;
         let targets = self.0.limits().targets;
         let change = move |endpoint: &mut crate::domain::Endpoint| patch.apply(endpoint, &targets);
-        let view = self.0.update_endpoint(TENANT, &id, &etag, change).await?;
-        Ok(pb::UpdateEndpointResponse { endpoint: self.out(&view, None) })
+        let view = self.0.update_endpoint(who.tenant(), &id, &etag, change).await?;
+        Ok(pb::UpdateEndpointResponse { endpoint: self.out(who, &view, None) })
     }
 
-    async fn delete(&self, request: pb::DeleteEndpointRequest) -> Result<pb::DeleteEndpointResponse, Error> {
+    async fn delete(
+        &self,
+        who: &Principal,
+        request: pb::DeleteEndpointRequest,
+    ) -> Result<pb::DeleteEndpointResponse, Error> {
         let pb::DeleteEndpointRequest { id, etag, allow_missing } = request;
         convert::endpoint_id("id", &id)?;
-        match self.0.delete_endpoint(TENANT, &id, &etag).await {
+        match self.0.delete_endpoint(who.tenant(), &id, &etag).await {
             Err(Error::NotFound { .. }) if allow_missing => Ok(pb::DeleteEndpointResponse {}),
             deleted => deleted.map(|()| pb::DeleteEndpointResponse {}),
         }
     }
 
-    async fn pause(&self, request: pb::PauseEndpointRequest) -> Result<pb::PauseEndpointResponse, Error> {
+    async fn pause(
+        &self,
+        who: &Principal,
+        request: pb::PauseEndpointRequest,
+    ) -> Result<pb::PauseEndpointResponse, Error> {
         let pb::PauseEndpointRequest { id, reason } = request;
         convert::endpoint_id("id", &id)?;
         if reason.chars().count() > REASON_MAX {
             return Err(Error::invalid("reason", Rule::TooLong, "must have at most 256 characters"));
         }
-        let view = self.0.pause_endpoint(TENANT, &id, reason).await?;
-        Ok(pb::PauseEndpointResponse { endpoint: self.out(&view, None) })
+        let view = self.0.pause_endpoint(who.tenant(), &id, reason).await?;
+        Ok(pb::PauseEndpointResponse { endpoint: self.out(who, &view, None) })
     }
 
-    async fn rotate(&self, request: pb::RotateSecretRequest) -> Result<pb::RotateSecretResponse, Error> {
+    async fn rotate(
+        &self,
+        who: &Principal,
+        request: pb::RotateSecretRequest,
+    ) -> Result<pb::RotateSecretResponse, Error> {
         let (id, rotation) = convert::endpoint_in::rotation(request)?;
-        let rotated = self.0.rotate_secret(TENANT, &id, rotation).await?;
+        let rotated = self.0.rotate_secret(who.tenant(), &id, rotation).await?;
         Ok(pb::RotateSecretResponse {
             secret: Some(convert::endpoint_out::secret(&rotated.secret, rotated.primary, true)),
             others_expire_time: Some(out_time(rotated.others_expire_at)),
         })
     }
 
-    async fn expire(&self, request: pb::ExpireSecretRequest) -> Result<pb::ExpireSecretResponse, Error> {
+    async fn expire(
+        &self,
+        who: &Principal,
+        request: pb::ExpireSecretRequest,
+    ) -> Result<pb::ExpireSecretResponse, Error> {
         let pb::ExpireSecretRequest { id, secret_id } = request;
         let secret: SecretId = convert::parse_pair(&id, "secret_id", &secret_id)?;
-        let view = self.0.expire_secret(TENANT, &id, secret).await?;
-        Ok(pb::ExpireSecretResponse { endpoint: self.out(&view, None) })
+        let view = self.0.expire_secret(who.tenant(), &id, secret).await?;
+        Ok(pb::ExpireSecretResponse { endpoint: self.out(who, &view, None) })
     }
 
-    fn reveal(&self, id: &str) -> Result<pb::RevealSecretsResponse, Error> {
+    fn reveal(&self, who: &Principal, id: &str) -> Result<pb::RevealSecretsResponse, Error> {
         convert::endpoint_id("id", id)?;
-        let (secrets, primary) = self.0.secrets(TENANT, id)?;
+        let (secrets, primary) = self.0.secrets(who.tenant(), id)?;
         let secrets = secrets.iter().map(|secret| {
             convert::endpoint_out::secret(secret, primary.as_deref() == Some(secret.id.as_str()), true)
         });
         Ok(pb::RevealSecretsResponse { secrets: secrets.collect() })
     }
 
-    async fn test(&self, request: pb::TestEndpointRequest) -> Result<pb::TestEndpointResponse, Error> {
+    async fn test(
+        &self,
+        who: &Principal,
+        request: pb::TestEndpointRequest,
+    ) -> Result<pb::TestEndpointResponse, Error> {
         let payload_max = self.0.limits().payload_bytes_max;
         let (id, event_type, payload) = convert::endpoint_in::test_event(request, payload_max)?;
-        let (endpoint, attempt) = self.0.test_endpoint(TENANT, &id, event_type, payload).await?;
+        let (endpoint, attempt) = self.0.test_endpoint(who.tenant(), &id, event_type, payload).await?;
         let attempt = convert::attempts::attempt(&attempt, String::new(), &endpoint.id, Show::Full);
         Ok(pb::TestEndpointResponse { attempt: Some(attempt) })
     }
@@ -118,20 +149,20 @@ impl EndpointService for Endpoints {
         &self,
         request: Request<pb::CreateEndpointRequest>,
     ) -> Answer<pb::CreateEndpointResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.create(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.create(&who, request.into_inner()).await)
     }
 
     async fn get_endpoint(
         &self,
         request: Request<pb::GetEndpointRequest>,
     ) -> Answer<pb::GetEndpointResponse> {
-        let caller = Caller::of(&request);
+        let (caller, who) = Caller::of(&request)?;
         let get = async {
             let pb::GetEndpointRequest { id } = request.into_inner();
             convert::endpoint_id("id", &id)?;
-            let view = self.0.endpoint(TENANT, &id).await?;
-            Ok(pb::GetEndpointResponse { endpoint: self.out(&view, None) })
+            let view = self.0.endpoint(who.tenant(), &id).await?;
+            Ok(pb::GetEndpointResponse { endpoint: self.out(&who, &view, None) })
         };
         caller.answer(get.await)
     }
@@ -140,44 +171,44 @@ impl EndpointService for Endpoints {
         &self,
         request: Request<pb::ListEndpointsRequest>,
     ) -> Answer<pb::ListEndpointsResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.list(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.list(&who, request.into_inner()).await)
     }
 
     async fn update_endpoint(
         &self,
         request: Request<pb::UpdateEndpointRequest>,
     ) -> Answer<pb::UpdateEndpointResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.update(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.update(&who, request.into_inner()).await)
     }
 
     async fn delete_endpoint(
         &self,
         request: Request<pb::DeleteEndpointRequest>,
     ) -> Answer<pb::DeleteEndpointResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.delete(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.delete(&who, request.into_inner()).await)
     }
 
     async fn pause_endpoint(
         &self,
         request: Request<pb::PauseEndpointRequest>,
     ) -> Answer<pb::PauseEndpointResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.pause(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.pause(&who, request.into_inner()).await)
     }
 
     async fn resume_endpoint(
         &self,
         request: Request<pb::ResumeEndpointRequest>,
     ) -> Answer<pb::ResumeEndpointResponse> {
-        let caller = Caller::of(&request);
+        let (caller, who) = Caller::of(&request)?;
         let resume = async {
             let pb::ResumeEndpointRequest { id } = request.into_inner();
             convert::endpoint_id("id", &id)?;
-            let view = self.0.resume_endpoint(TENANT, &id).await?;
-            Ok(pb::ResumeEndpointResponse { endpoint: self.out(&view, None) })
+            let view = self.0.resume_endpoint(who.tenant(), &id).await?;
+            Ok(pb::ResumeEndpointResponse { endpoint: self.out(&who, &view, None) })
         };
         caller.answer(resume.await)
     }
@@ -186,31 +217,31 @@ impl EndpointService for Endpoints {
         &self,
         request: Request<pb::RotateSecretRequest>,
     ) -> Answer<pb::RotateSecretResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.rotate(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.rotate(&who, request.into_inner()).await)
     }
 
     async fn expire_secret(
         &self,
         request: Request<pb::ExpireSecretRequest>,
     ) -> Answer<pb::ExpireSecretResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.expire(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.expire(&who, request.into_inner()).await)
     }
 
     async fn reveal_secrets(
         &self,
         request: Request<pb::RevealSecretsRequest>,
     ) -> Answer<pb::RevealSecretsResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.reveal(&request.into_inner().id))
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.reveal(&who, &request.into_inner().id))
     }
 
     async fn test_endpoint(
         &self,
         request: Request<pb::TestEndpointRequest>,
     ) -> Answer<pb::TestEndpointResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.test(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.test(&who, request.into_inner()).await)
     }
 }

@@ -6,14 +6,13 @@ use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    TENANT,
     convert::{self, Checks, Root, Shown, events::Intake},
     pb::{self, event_service_server::EventService},
     publish_stream,
     status::Caller,
 };
 use crate::{
-    app::{App, Error, Invalid, Show},
+    app::{App, Error, Invalid, Principal, Show},
     domain::{NewEvent, Rule, Violations},
 };
 
@@ -29,13 +28,14 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(super) struct Events(pub Arc<App>);
 
 /// What every event that comes in now has in common.
-pub(super) fn intake(app: &App) -> Intake {
-    Intake { tenant: TENANT, now: app.now(), payload_max: app.limits().payload_bytes_max }
+pub(super) fn intake(app: &App, who: &Principal) -> Intake {
+    Intake { tenant: who.tenant(), now: app.now(), payload_max: app.limits().payload_bytes_max }
 }
 
 impl Events {
     async fn publish(
         &self,
+        who: &Principal,
         request: pb::PublishEventRequest,
         key: Option<String>,
     ) -> Result<pb::PublishEventResponse, Error> {
@@ -45,7 +45,7 @@ impl Events {
         {
             event.idempotency_key = key;
         }
-        let event = intake(&self.0).required(Root::Field("event"), "event", event)?;
+        let event = intake(&self.0, who).required(Root::Field("event"), "event", event)?;
         let published = self.0.publish(vec![event], false).await?.into_iter().next();
         let published = published.ok_or_else(|| Error::Internal("an event was not answered".into()))??;
         Ok(convert::events::response(published, include_deliveries))
@@ -53,11 +53,12 @@ impl Events {
 
     async fn batch(
         &self,
+        who: &Principal,
         request: pb::BatchPublishEventsRequest,
     ) -> Result<pb::BatchPublishEventsResponse, Error> {
         let pb::BatchPublishEventsRequest { events, atomic } = request;
         self.check_size(&events)?;
-        let intake = intake(&self.0);
+        let intake = intake(&self.0, who);
         let event = |(index, event)| intake.event(Root::Item("events", index), event);
         let events: Vec<_> = events.into_iter().enumerate().map(event).collect();
         let outcomes = if atomic {
@@ -88,7 +89,11 @@ impl Events {
         checks.finish()
     }
 
-    async fn list(&self, request: pb::ListEventsRequest) -> Result<pb::ListEventsResponse, Error> {
+    async fn list(
+        &self,
+        who: &Principal,
+        request: pb::ListEventsRequest,
+    ) -> Result<pb::ListEventsResponse, Error> {
         let bound = pb::ListEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
         let pb::ListEventsRequest { page_size, page_token, filter, view, payload_format, order } = request;
         let mut checks = Checks::new();
@@ -97,20 +102,24 @@ impl Events {
         let show = convert::show(&mut checks, view, Show::Basic);
         let shown = Shown::asked(&mut checks, payload_format);
         checks.finish()?;
-        let (found, next_page_token) = self.0.events(TENANT, &filter, show, &page).await?;
-        let tenant_id = self.0.tenant_name(TENANT);
+        let (found, next_page_token) = self.0.events(who.tenant(), &filter, show, &page).await?;
+        let tenant_id = who.tenant_id().to_string();
         let event = |found| convert::events::event(found, tenant_id.clone(), show, shown);
         Ok(pb::ListEventsResponse { events: found.into_iter().map(event).collect(), next_page_token })
     }
 
-    async fn get(&self, request: pb::GetEventRequest) -> Result<pb::GetEventResponse, Error> {
+    async fn get(
+        &self,
+        who: &Principal,
+        request: pb::GetEventRequest,
+    ) -> Result<pb::GetEventResponse, Error> {
         let pb::GetEventRequest { id, view, payload_format } = request;
         let mut checks = Checks::new();
         let show = convert::show(&mut checks, view, Show::Full);
         let shown = Shown::asked(&mut checks, payload_format);
         checks.finish()?;
-        let found = self.0.event(TENANT, convert::parse("id", &id)?).await?;
-        let event = convert::events::event(found, self.0.tenant_name(TENANT), show, shown);
+        let found = self.0.event(who.tenant(), convert::parse("id", &id)?).await?;
+        let event = convert::events::event(found, who.tenant_id().to_string(), show, shown);
         Ok(pb::GetEventResponse { event: Some(event) })
     }
 }
@@ -151,52 +160,52 @@ impl EventService for Events {
         &self,
         request: Request<pb::PublishEventRequest>,
     ) -> Answer<pb::PublishEventResponse> {
-        let caller = Caller::of(&request);
+        let (caller, who) = Caller::of(&request)?;
         let key =
             request.metadata().get(IDEMPOTENCY_KEY).and_then(|key| key.to_str().ok()).map(str::to_owned);
-        caller.answer(self.publish(request.into_inner(), key).await)
+        caller.answer(self.publish(&who, request.into_inner(), key).await)
     }
 
     async fn batch_publish_events(
         &self,
         request: Request<pb::BatchPublishEventsRequest>,
     ) -> Answer<pb::BatchPublishEventsResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.batch(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.batch(&who, request.into_inner()).await)
     }
 
     async fn publish_event_stream(
         &self,
         request: Request<Streaming<pb::PublishEventStreamRequest>>,
     ) -> Answer<Self::PublishEventStreamStream> {
-        let caller = Caller::of(&request);
+        let (caller, who) = Caller::of_stream(&request)?;
         match self.0.publish_stream() {
             Ok(permit) => {
                 let app = Arc::clone(&self.0);
-                Ok(Response::new(publish_stream::serve(app, request.into_inner(), caller, permit)))
+                Ok(Response::new(publish_stream::serve(app, request.into_inner(), (caller, who), permit)))
             }
             Err(error) => Err(caller.refuse(error)),
         }
     }
 
     async fn get_event(&self, request: Request<pb::GetEventRequest>) -> Answer<pb::GetEventResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.get(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.get(&who, request.into_inner()).await)
     }
 
     async fn list_events(&self, request: Request<pb::ListEventsRequest>) -> Answer<pb::ListEventsResponse> {
-        let caller = Caller::of(&request);
-        caller.answer(self.list(request.into_inner()).await)
+        let (caller, who) = Caller::of(&request)?;
+        caller.answer(self.list(&who, request.into_inner()).await)
     }
 
     async fn cancel_event(
         &self,
         request: Request<pb::CancelEventRequest>,
     ) -> Answer<pb::CancelEventResponse> {
-        let caller = Caller::of(&request);
+        let (caller, who) = Caller::of(&request)?;
         let cancel = async {
             let pb::CancelEventRequest { id } = request.into_inner();
-            let cancelled = self.0.cancel_event(TENANT, convert::parse("id", &id)?).await?;
+            let cancelled = self.0.cancel_event(who.tenant(), convert::parse("id", &id)?).await?;
             Ok(pb::CancelEventResponse { cancelled_count: cancelled.cast_signed() })
         };
         caller.answer(cancel.await)

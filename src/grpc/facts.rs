@@ -26,12 +26,22 @@ pub(super) struct Facts {
     pub violations: Violations,
     /// Type and name of what was looked for or is in the way.
     resource: Option<(&'static str, String)>,
+    /// After how long it may be tried again, if the error says so itself.
+    retry_after: Option<Duration>,
 }
 
 impl Facts {
     fn new(reason: ErrorReason, message: String) -> Self {
         let (metadata, violations) = (HashMap::new(), Violations::default());
-        Self { code: code_of(reason), reason, message, metadata, violations, resource: None }
+        Self {
+            code: code_of(reason),
+            reason,
+            message,
+            metadata,
+            violations,
+            resource: None,
+            retry_after: None,
+        }
     }
 
     fn with(mut self, key: &str, value: impl Display) -> Self {
@@ -50,8 +60,8 @@ impl Facts {
             Error::Invalid { violations, reason } => Self::invalid(violations, reason),
             Error::PageToken => new(ErrorReason::PageTokenInvalid),
             Error::ResumeToken => new(ErrorReason::ResumeTokenInvalid),
-            Error::IdTaken(id) => {
-                Self { resource: Some((not_found(Kind::Endpoint).1, id)), ..new(ErrorReason::IdTaken) }
+            Error::IdTaken { kind, id } => {
+                Self { resource: Some((not_found(kind).1, id)), ..new(ErrorReason::IdTaken) }
             }
             Error::IdempotencyConflict { key, event } => {
                 new(ErrorReason::IdempotencyConflict).with("idempotency_key", key).with("event_id", event)
@@ -67,6 +77,14 @@ impl Facts {
             Error::Quota { quota, limit } => {
                 new(ErrorReason::QuotaExceeded).with("quota", quota).with("limit", limit)
             }
+            Error::CredentialMissing => new(ErrorReason::CredentialMissing),
+            Error::CredentialInvalid => new(ErrorReason::CredentialInvalid),
+            Error::ScopeMissing { scope } => new(ErrorReason::ScopeMissing).with("scope", scope),
+            Error::Forbidden { why } => new(ErrorReason::TenantForbidden).with("why", why.name()),
+            Error::RateLimited { of, after } => {
+                Self { retry_after: Some(after.to_std()), ..new(ErrorReason::RateLimited) }.with("limit", of)
+            }
+            Error::InUse { by } => new(ErrorReason::InUse).with("by", by),
             Error::QueueFull { depth, limit } => {
                 new(ErrorReason::QueueFull).with("queue_depth", depth).with("limit", limit)
             }
@@ -133,6 +151,8 @@ impl Facts {
     pub fn retry_delay(&self) -> Option<Duration> {
         if self.reason == ErrorReason::QueueFull {
             Some(RETRY_FULL)
+        } else if self.retry_after.is_some() {
+            self.retry_after
         } else {
             (self.reason == ErrorReason::NotServing).then_some(RETRY_SOON)
         }
@@ -156,9 +176,12 @@ pub(super) fn reason_name(reason: ErrorReason) -> &'static str {
 pub(super) fn code_of(reason: ErrorReason) -> Code {
     match reason {
         ErrorReason::Unspecified => Code::Unknown,
-        ErrorReason::QueueFull | ErrorReason::TooManyStreams | ErrorReason::QuotaExceeded => {
-            Code::ResourceExhausted
-        }
+        ErrorReason::QueueFull
+        | ErrorReason::TooManyStreams
+        | ErrorReason::QuotaExceeded
+        | ErrorReason::RateLimited => Code::ResourceExhausted,
+        ErrorReason::CredentialMissing | ErrorReason::CredentialInvalid => Code::Unauthenticated,
+        ErrorReason::ScopeMissing | ErrorReason::TenantForbidden => Code::PermissionDenied,
         ErrorReason::NotServing => Code::Unavailable,
         ErrorReason::WatchLagged | ErrorReason::EtagMismatch => Code::Aborted,
         ErrorReason::InvalidField
@@ -172,13 +195,16 @@ pub(super) fn code_of(reason: ErrorReason) -> Code {
         | ErrorReason::DeliveryNotFound
         | ErrorReason::DeadLetterNotFound
         | ErrorReason::OperationNotFound
-        | ErrorReason::SecretNotFound => Code::NotFound,
+        | ErrorReason::SecretNotFound
+        | ErrorReason::TenantNotFound
+        | ErrorReason::ApiKeyNotFound => Code::NotFound,
         ErrorReason::IdTaken | ErrorReason::IdempotencyConflict => Code::AlreadyExists,
         ErrorReason::DeliveryState
         | ErrorReason::EndpointInactive
         | ErrorReason::DeadLetterState
         | ErrorReason::OperationDone
-        | ErrorReason::LastSecret => Code::FailedPrecondition,
+        | ErrorReason::LastSecret
+        | ErrorReason::InUse => Code::FailedPrecondition,
         ErrorReason::WatchCompacted => Code::OutOfRange,
         ErrorReason::Internal => Code::Internal,
     }
@@ -191,6 +217,8 @@ fn not_found(kind: Kind) -> (ErrorReason, &'static str) {
         Kind::Delivery => (ErrorReason::DeliveryNotFound, "hookwire.v1.Delivery"),
         Kind::DeadLetter => (ErrorReason::DeadLetterNotFound, "hookwire.v1.DeadLetter"),
         Kind::Operation => (ErrorReason::OperationNotFound, "hookwire.v1.Operation"),
+        Kind::Tenant => (ErrorReason::TenantNotFound, "hookwire.v1.Tenant"),
+        Kind::ApiKey => (ErrorReason::ApiKeyNotFound, "hookwire.v1.ApiKey"),
         Kind::Secret => (ErrorReason::SecretNotFound, "hookwire.v1.SigningSecret"),
     }
 }

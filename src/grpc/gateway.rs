@@ -3,16 +3,20 @@
 //!
 //! The front drives hyper itself, so nothing below has looked at `grpc-timeout`.
 
-use std::time::Duration;
+use std::{future::ready, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use super::{
     TIMEOUT_MAX,
+    access::{Access, Admission},
+    record::Record,
     services::Answer,
     status::{self, Caller},
+    until::Until,
 };
+use crate::app::Error;
 
 /// Methods whose answer is a stream: they have no ceiling of time.
 const STREAMS: [&str; 3] = ["/WatchDeliveries", "/PublishEventStream", "/ServerReflectionInfo"];
@@ -24,14 +28,39 @@ const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const TIME_OVER: &str = "the call's time is over; it may or may not have taken effect; \
      a publish with an idempotency key can be repeated safely";
 
-/// Bounds a call, and words its errors.
-pub(super) fn guard(request: Request<Body>, call: impl Fn(Request<Body>) -> Answer) -> Answer {
+/// Lets a call in if its caller may make it, bounds it, and words its errors.
+pub(super) fn guard(
+    mut request: Request<Body>,
+    access: Option<&Arc<Access>>,
+    call: impl Fn(Request<Body>) -> Answer,
+) -> Answer {
     let id = request.headers().get(status::REQUEST_ID).cloned();
     let path = request.uri().path();
     let streams = path == HEALTH_WATCH || STREAMS.iter().any(|method| path.ends_with(method));
     let asked = timeout(request.headers());
     let limit = if streams { asked } else { Some(asked.unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX)) };
-    let answer = call(request);
+    let Some(access) = access else { return bounded(call(request), limit, id) };
+    let Admission { verdict, record, ends } = access.admit(&mut request);
+    let answer = match verdict {
+        Ok(()) => bounded(call(request), limit, id.clone()),
+        Err(status) => Box::pin(ready(Ok(status.into_http()))),
+    };
+    if let Some(record) = record {
+        return entered(answer, Arc::clone(access), record);
+    }
+    match ends {
+        Some((time, told)) if streams => {
+            let over = Caller::named(id.as_ref()).refuse(Error::CredentialInvalid);
+            Box::pin(
+                async move { Ok(answer.await?.map(|body| Body::new(Until::new(body, told, time, over)))) },
+            )
+        }
+        Some(_) | None => answer,
+    }
+}
+
+/// Bounds a call, and words its errors.
+fn bounded(answer: Answer, limit: Option<Duration>, id: Option<HeaderValue>) -> Answer {
     Box::pin(async move {
         let response = match limit {
             None => answer.await?,
@@ -41,6 +70,23 @@ pub(super) fn guard(request: Request<Body>, call: impl Fn(Request<Body>) -> Answ
             },
         };
         Ok(reworded(response, id.as_ref()))
+    })
+}
+
+/// Enters a call in the audit log before it is answered. A task of its own, so that
+/// a caller who goes away in the middle leaves no change without its entry.
+fn entered(answer: Answer, access: Arc<Access>, record: Record) -> Answer {
+    let whole = tokio::spawn(async move {
+        let response = answer.await?;
+        let status = Status::from_header_map(response.headers());
+        let code = status.map_or(Code::Ok, |status| status.code());
+        match access.enter(record, code).await {
+            Ok(()) => Ok(response),
+            Err(status) => Ok(status.into_http()),
+        }
+    });
+    Box::pin(async move {
+        whole.await.unwrap_or_else(|_| Ok(Status::internal("the call ended in a panic").into_http()))
     })
 }
 

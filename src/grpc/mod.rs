@@ -4,6 +4,8 @@
 //! [`crate::app`] and puts the answer together. Errors become statuses in one
 //! place, [`status`].
 
+mod access;
+mod api_keys;
 mod convert;
 mod dead_letters;
 mod deliveries;
@@ -14,26 +16,28 @@ mod gateway;
 mod operations;
 pub mod pb;
 mod publish_stream;
+mod record;
 mod services;
-mod shed;
 mod status;
+mod tenants;
+mod until;
 
 use std::{sync::Arc, time::Duration};
 
 use tonic::{codec::CompressionEncoding, server::NamedService};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tonic_reflection::server::{Builder, Error};
+use tonic_reflection::server::Builder;
 
+use self::access::Access;
 use self::pb::{
+    api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
     dead_letter_service_server::DeadLetterServiceServer, delivery_service_server::DeliveryServiceServer,
     endpoint_service_server::EndpointServiceServer, event_service_server::EventServiceServer,
-    operation_service_server::OperationServiceServer,
+    operation_service_server::OperationServiceServer, tenant_service_server::TenantServiceServer,
 };
 pub use self::services::Services;
-use crate::{app::App, domain::TenantKey};
+use crate::app::App;
 
-/// Whose everything is.
-const TENANT: TenantKey = TenantKey::DEFAULT;
 /// Longest time of a call that is not a stream.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// Largest request with events: a full batch and what frames it.
@@ -45,9 +49,6 @@ const EVENT_FRAME_BYTES_MAX: usize = 64 << 10;
 const VALUE_BYTES_PER_JSON_BYTE: usize = 6;
 /// The one method that takes events one by one as messages of their own.
 const PUBLISH_STREAM: &str = "/hookwire.v1.EventService/PublishEventStream";
-/// The methods that take events by call.
-const PUBLISH_EVENT: &str = "/hookwire.v1.EventService/PublishEvent";
-const PUBLISH_BATCH: &str = "/hookwire.v1.EventService/BatchPublishEvents";
 /// Largest other request.
 const OTHER_BYTES_MAX: usize = 4 << 20;
 /// Largest response: pages are cut well below it, single items may be larger than
@@ -56,6 +57,17 @@ const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// Smallest answer that is compressed: a smaller one is one packet either way, and
 /// the setting up of a compressor costs a sixth of what a publish does.
 const COMPRESSED_BYTES_MIN: usize = 1 << 10;
+
+/// Why the services cannot be put together: a bug.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reflection cannot be built.
+    #[error(transparent)]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The descriptors cannot be read.
+    #[error(transparent)]
+    Descriptors(#[from] prost_reflect::DescriptorError),
+}
 
 /// Tells who asks whether the server and each of its services serve.
 #[derive(Clone, Debug)]
@@ -72,6 +84,9 @@ impl Health {
             DeliveryServiceServer::<deliveries::Deliveries>::NAME,
             DeadLetterServiceServer::<dead_letters::DeadLetters>::NAME,
             OperationServiceServer::<operations::Operations>::NAME,
+            TenantServiceServer::<tenants::Tenants>::NAME,
+            ApiKeyServiceServer::<api_keys::ApiKeys>::NAME,
+            AuditServiceServer::<api_keys::Audit>::NAME,
         ] {
             self.0.set_service_status(name, status).await;
         }
@@ -98,16 +113,17 @@ pub async fn services(app: Arc<App>) -> Result<(Services, Health), Error> {
     // One event is much smaller than a batch, and there are many streams.
     let stream = served!(EventServiceServer(events::Events(Arc::clone(&app))), streamed_bytes_max(&app));
     let events = served!(EventServiceServer(events::Events(Arc::clone(&app))), EVENTS_BYTES_MAX);
-    let publishing = shed::Shed { app: Arc::clone(&app), inner: events.clone() };
     let services = Services::default()
+        .guarded_by(Access::new(Arc::clone(&app))?)
         .with_path(PUBLISH_STREAM.to_owned(), stream)
-        .with_path(PUBLISH_EVENT.to_owned(), publishing.clone())
-        .with_path(PUBLISH_BATCH.to_owned(), publishing)
         .with(served!(EndpointServiceServer(endpoints::Endpoints(Arc::clone(&app))), OTHER_BYTES_MAX))
         .with(events)
         .with(served!(DeliveryServiceServer(deliveries::Deliveries(Arc::clone(&app))), OTHER_BYTES_MAX))
         .with(served!(DeadLetterServiceServer(dead_letters::DeadLetters(Arc::clone(&app))), OTHER_BYTES_MAX))
-        .with(served!(OperationServiceServer(operations::Operations(app)), OTHER_BYTES_MAX))
+        .with(served!(OperationServiceServer(operations::Operations(Arc::clone(&app))), OTHER_BYTES_MAX))
+        .with(served!(TenantServiceServer(tenants::Tenants(Arc::clone(&app))), OTHER_BYTES_MAX))
+        .with(served!(ApiKeyServiceServer(api_keys::ApiKeys(Arc::clone(&app))), OTHER_BYTES_MAX))
+        .with(served!(AuditServiceServer(api_keys::Audit(app)), OTHER_BYTES_MAX))
         .with(health_service)
         .with(descriptors().build_v1()?)
         .with(descriptors().build_v1alpha()?);

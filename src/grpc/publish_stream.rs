@@ -28,7 +28,7 @@ use super::{
     status::{self, Caller},
 };
 use crate::{
-    app::{App, Error},
+    app::{App, Error, Principal},
     domain::{NewEvent, Rule},
     store::Published,
 };
@@ -49,13 +49,14 @@ type Item = Result<pb::PublishEventStreamResponse, Status>;
 pub(super) fn serve(
     app: Arc<App>,
     requests: Streaming<pb::PublishEventStreamRequest>,
-    caller: Caller,
+    (caller, who): (Caller, Principal),
     permit: OwnedSemaphorePermit,
 ) -> BoxStream<'static, Item> {
     let publisher = Publisher {
         draining: Box::pin(app.draining().clone().cancelled_owned()),
         app,
         caller,
+        who,
         requests: requests.fuse(),
         in_flight: FuturesOrdered::new(),
         unacked: 0,
@@ -78,6 +79,7 @@ pub(super) fn serve(
 struct Publisher {
     app: Arc<App>,
     caller: Caller,
+    who: Principal,
     requests: Fuse<Streaming<pb::PublishEventStreamRequest>>,
     in_flight: FuturesOrdered<BoxFuture<'static, Done>>,
     unacked: usize,
@@ -152,7 +154,7 @@ impl Publisher {
 
     /// Sends off what has arrived.
     fn take(&mut self, requests: Vec<Request>) {
-        let intake = intake(&self.app);
+        let intake = intake(&self.app, &self.who);
         let mut chunk = Chunk {
             sequences: Vec::with_capacity(requests.len()),
             events: Vec::with_capacity(requests.len()),

@@ -15,7 +15,7 @@ use http::{Request, Response};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
-use super::gateway;
+use super::{access::Access, gateway};
 
 /// What a call comes to; the future of all services that tonic generates.
 pub(super) type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -25,9 +25,17 @@ type Call = Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>;
 
 /// gRPC services as one, each behind the same guard. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Services(Arc<Vec<(String, Call)>>);
+pub struct Services {
+    calls: Arc<Vec<(String, Call)>>,
+    access: Option<Arc<Access>>,
+}
 
 impl Services {
+    /// Lets only those call who may.
+    pub(super) fn guarded_by(self, access: Access) -> Self {
+        Self { access: Some(Arc::new(access)), ..self }
+    }
+
     /// Adds a generated service under its name.
     pub fn with<S>(self, service: S) -> Self
     where
@@ -44,7 +52,7 @@ impl Services {
     {
         // A generated service is always ready: there is nothing to poll first.
         let call = move |request| service.clone().call(request);
-        Arc::make_mut(&mut self.0).push((prefix, Arc::new(call)));
+        Arc::make_mut(&mut self.calls).push((prefix, Arc::new(call)));
         self
     }
 
@@ -54,7 +62,7 @@ impl Services {
     }
 
     fn find(&self, path: &str) -> Option<&Call> {
-        self.0.iter().find(|(prefix, _)| path.starts_with(prefix)).map(|(_, call)| call)
+        self.calls.iter().find(|(prefix, _)| path.starts_with(prefix)).map(|(_, call)| call)
     }
 }
 
@@ -69,7 +77,7 @@ impl Service<Request<Body>> for Services {
 
     fn call(&mut self, request: Request<Body>) -> Answer {
         match self.find(request.uri().path()) {
-            Some(call) => gateway::guard(request, &**call),
+            Some(call) => gateway::guard(request, self.access.as_ref(), &**call),
             None => {
                 let status =
                     Status::unimplemented(format!("there is no service at {}", request.uri().path()));
@@ -81,7 +89,7 @@ impl Service<Request<Body>> for Services {
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(prefix, _)| prefix)).finish()
+        f.debug_list().entries(self.calls.iter().map(|(prefix, _)| prefix)).finish()
     }
 }
 

@@ -18,8 +18,9 @@ use super::{
     COMPRESSED_BYTES_MIN,
     facts::{Facts, reason_name},
     pb::{self, ErrorReason},
+    record::Subject,
 };
-use crate::app::Error;
+use crate::app::{Error, Principal};
 
 /// Domain of every reason.
 pub(super) const DOMAIN: &str = "hookwire";
@@ -32,12 +33,33 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     request_id: Option<String>,
+    /// Where its messages are noted for the audit log.
+    subject: Option<Subject>,
 }
 
 impl Caller {
-    /// The caller of a request.
-    pub fn of<T>(request: &Request<T>) -> Self {
-        Self::called(request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()))
+    /// The caller of a request, and who that is.
+    pub fn of<T: Message>(request: &Request<T>) -> Result<(Self, Principal), Status> {
+        let (mut caller, principal) = Self::of_stream(request)?;
+        caller.subject = request.extensions().get::<Subject>().cloned();
+        if let Some(subject) = &caller.subject {
+            subject.asked(request.get_ref());
+        }
+        Ok((caller, principal))
+    }
+
+    /// As [`Self::of`], of a stream of requests.
+    pub fn of_stream<T>(request: &Request<T>) -> Result<(Self, Principal), Status> {
+        let caller = Self::called(request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()));
+        match request.extensions().get::<Principal>() {
+            Some(principal) => Ok((caller, principal.clone())),
+            None => Err(caller.refuse(Error::Internal("a call came without a principal".into()))),
+        }
+    }
+
+    /// The request's id; empty if it has none.
+    pub fn request_id(&self) -> &str {
+        self.request_id.as_deref().unwrap_or_default()
     }
 
     /// The caller of a request whose header `x-request-id` is this.
@@ -46,12 +68,15 @@ impl Caller {
     }
 
     fn called(id: Option<&str>) -> Self {
-        Self { request_id: id.filter(|id| !id.is_empty()).map(str::to_owned) }
+        Self { request_id: id.filter(|id| !id.is_empty()).map(str::to_owned), subject: None }
     }
 
     /// What a call answers; compressed, if the caller takes that and it is worth it.
     pub fn answer<T: Message>(&self, outcome: Result<T, Error>) -> Result<Response<T>, Status> {
         let mut response = Response::new(outcome.map_err(|error| self.refuse(error))?);
+        if let Some(subject) = &self.subject {
+            subject.answered(response.get_ref());
+        }
         if response.get_ref().encoded_len() < COMPRESSED_BYTES_MIN {
             response.disable_compression();
         }
@@ -89,13 +114,19 @@ impl Caller {
             | Error::Invalid { .. }
             | Error::PageToken
             | Error::ResumeToken
-            | Error::IdTaken(_)
+            | Error::IdTaken { .. }
             | Error::IdempotencyConflict { .. }
             | Error::EtagMismatch { .. }
             | Error::DeliveryState(_)
             | Error::EndpointInactive { .. }
             | Error::LetterState(_)
             | Error::OperationDone
+            | Error::CredentialMissing
+            | Error::CredentialInvalid
+            | Error::ScopeMissing { .. }
+            | Error::Forbidden { .. }
+            | Error::RateLimited { .. }
+            | Error::InUse { .. }
             | Error::LastSecret
             | Error::Quota { .. }
             | Error::QueueFull { .. }

@@ -49,9 +49,15 @@ impl Routes {
         self.endpoints.get(self.tenants.get(&tenant)?.by_id.get(id)?)
     }
 
-    /// All of them, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.endpoints.values()
+    /// Those of a tenant, in no order.
+    pub fn of(&self, tenant: TenantKey) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let keys = self.tenants.get(&tenant).into_iter().flat_map(|it| it.by_id.values());
+        keys.filter_map(|key| self.endpoints.get(key))
+    }
+
+    /// How many a tenant has.
+    pub fn count(&self, tenant: TenantKey) -> usize {
+        self.tenants.get(&tenant).map_or(0, |it| it.by_id.len())
     }
 
     /// How many there are.
@@ -66,14 +72,14 @@ impl Routes {
 
     /// The endpoints that receive events of this type, in order of creation.
     pub fn wanting(&mut self, tenant: TenantKey, event_type: &Arc<str>) -> Arc<[Arc<Endpoint>]> {
-        let memory = self.tenants.entry(tenant).or_default();
-        if let Some(known) = memory.wanted.get(event_type) {
+        if let Some(known) = self.tenants.get(&tenant).and_then(|it| it.wanted.get(event_type)) {
             return Arc::clone(known);
         }
-        let wants = |it: &&Arc<Endpoint>| it.tenant == tenant && it.receives() && it.wants(event_type);
-        let mut found: Vec<_> = self.endpoints.values().filter(wants).cloned().collect();
+        let wants = |it: &&Arc<Endpoint>| it.receives() && it.wants(event_type);
+        let mut found: Vec<_> = self.of(tenant).filter(wants).cloned().collect();
         found.sort_by_key(|endpoint| endpoint.key);
         let found: Arc<[_]> = found.into();
+        let memory = self.tenants.entry(tenant).or_default();
         if memory.wanted.len() >= TYPES_MAX {
             memory.wanted.clear();
         }

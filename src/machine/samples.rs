@@ -41,5 +41,6 @@ pub fn delivery(endpoint: &Endpoint, pos: Pos, now: Timestamp) -> Delivery {
         updated_at: now,
         revision: 1,
         last_change: pos,
+        bytes: 0,
     }
 }

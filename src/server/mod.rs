@@ -1,5 +1,6 @@
 //! The composition root: builds the house, opens the door, and closes it in order.
 
+pub mod administrator;
 mod pages;
 mod welcome;
 
@@ -87,6 +88,9 @@ pub enum Error {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
+    /// Nobody could administer it.
+    #[error(transparent)]
+    Administrator(#[from] administrator::Error),
     /// The feed cannot be followed.
     #[error("the feed cannot be followed")]
     Feed(#[from] crate::feed::Error),
@@ -96,9 +100,9 @@ pub enum Error {
     /// The API descriptors are bad: a bug.
     #[error("the REST edge cannot be built")]
     Rest(#[from] crate::rest::Error),
-    /// Reflection cannot be built: a bug.
-    #[error("reflection cannot be built")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    /// The API descriptors are bad: a bug.
+    #[error("the services cannot be put together")]
+    Services(#[from] grpc::Error),
     /// The store can no longer be trusted.
     #[error("the store failed and nothing more is acknowledged: check the disk, then start again")]
     StoreLost(#[source] Option<store::Error>),
@@ -157,9 +161,15 @@ pub async fn run(
     let (handle, mut dispatcher) = starting.await.map_err(Error::Start)??;
 
     let drain = CancellationToken::new();
-    let limits = app::Limits { targets: policy, ..app::Limits::default() };
+    let limits = app::Limits { keys_required: !profile.is_dev(), targets: policy, ..app::Limits::default() };
     let app = App::new(Arc::clone(&store), handle, clock.clone(), entropy.clone(), limits, drain.clone());
     let app = Arc::new(app);
+    let first_token = match &profile {
+        Profile::Dev(_) => None,
+        Profile::Serve(serve) => {
+            administrator::admit(&app, serve.administrator.admin_key_file.as_deref()).await?
+        }
+    };
     let tasks = background(&app, config, &drain);
     tasks.spawn(keep_up(metrics.clone(), drain.clone()));
 
@@ -171,7 +181,7 @@ pub async fn run(
     let door_stop = CancellationToken::new();
     let mut door = tokio::spawn(front::serve(listener, door, door_stop.clone(), GRACE));
     health.set_serving(true).await;
-    announce(&welcome::text(&profile, local));
+    announce(&welcome::text(&profile, local, first_token.as_deref()));
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "ready");
 
     // A store or a feed that is lost ends everything at once: nothing more may be
@@ -209,6 +219,7 @@ fn background(app: &Arc<App>, config: &config::Server, stop: &CancellationToken)
         // The feed reads its changes from the history.
         history: Micros::from_secs(i64::from(config.retention_days) * 86_400).max(feed_retention(config)),
         operations: OPERATION_RETENTION,
+        audit: Micros::from_secs(i64::from(config.audit_retention_days) * 86_400),
     };
     let tasks = TaskTracker::new();
     let (operations, janitor, sweeper) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));

@@ -44,6 +44,8 @@ pub enum Created {
     Done(Arc<Endpoint>),
     /// The id is or was in use.
     IdTaken,
+    /// The tenant has as many as it may, this many.
+    Quota(u64),
 }
 
 /// What became of a change.
@@ -61,6 +63,10 @@ pub enum Edited<E> {
 
 /// Makes an endpoint; its key is given here.
 pub(super) fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created, Error> {
+    let limit = tx.tenant(endpoint.tenant).map_or(0, |tenant| tenant.quota.endpoints);
+    if limit > 0 && tx.endpoints_of(endpoint.tenant) >= limit {
+        return Ok(Created::Quota(limit));
+    }
     let (config, secrets) = encode(&endpoint);
     let sql = "INSERT INTO endpoints (tenant, id, version, created_at, updated_at, config, secrets) \
          VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO NOTHING RETURNING key";
@@ -139,14 +145,30 @@ pub(super) fn delete(
     if version.is_some_and(|version| version != current.version) {
         return Ok(Edited::Version(current.version));
     }
-    // The secrets go with it; the name stays for the history.
-    let sql = "UPDATE endpoints SET deleted_at = ?, secrets = '[]' WHERE key = ?";
-    tx.conn.prepare_cached(sql)?.execute(params![now, current.key])?;
-    tx.reroute(Reroute::Remove(current.key));
+    remove(tx, current.key, now)?;
     Ok(Edited::Done(current))
 }
 
+/// The secrets go with it; the name stays for the history.
+pub(super) fn remove(tx: &mut Tx<'_>, key: EndpointKey, now: Timestamp) -> Result<(), Error> {
+    let sql = "UPDATE endpoints SET deleted_at = ?, secrets = '[]' WHERE key = ?";
+    tx.conn.prepare_cached(sql)?.execute(params![now, key])?;
+    tx.reroute(Reroute::Remove(key));
+    Ok(())
+}
+
 impl Tx<'_> {
+    /// How many endpoints a tenant has, as this transaction leaves it.
+    fn endpoints_of(&self, tenant: TenantKey) -> u64 {
+        let known = |key: EndpointKey| self.routes.get(key).filter(|it| it.tenant == tenant).is_some();
+        let change = |reroute: &Reroute| match reroute {
+            Reroute::Put(endpoint) => i64::from(endpoint.tenant == tenant && !known(endpoint.key)),
+            Reroute::Remove(key) => -i64::from(known(*key)),
+            Reroute::Tenant(_) => 0,
+        };
+        self.routes.count(tenant).saturating_add_signed(self.reroutes().iter().map(change).sum())
+    }
+
     /// An endpoint answered 410: nothing more is sent until someone says so. If it
     /// was changed since the request, the answer was not about what it is now.
     pub(super) fn disable_gone(

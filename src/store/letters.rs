@@ -218,7 +218,7 @@ fn some<T: Copy>(values: &[T], convert: impl Fn(T) -> i64) -> Option<Vec<i64>> {
 }
 
 fn decode(row: &impl Columns) -> Result<DeadLetter, Error> {
-    const FROM: usize = 29;
+    const FROM: usize = read::WIDTH;
     let delivery = read::delivery(row)?;
     let bad = |what: &str| Error::Corrupt(format!("dead_letters.{what} of {}", delivery.id));
     let last_replay = row.time_if(FROM + 9)?.zip(row.delivery_id(FROM + 10)?);

@@ -271,7 +271,7 @@ pub(super) fn select_deliveries(tenant: TenantKey, filter: &DeliveryFilter) -> Q
     query
 }
 
-fn created(query: &mut QueryBuilder<Sqlite>, column: &str, range: TimeRange) {
+pub(super) fn created(query: &mut QueryBuilder<Sqlite>, column: &str, range: TimeRange) {
     if let Some(start) = range.start {
         query.push(" AND ").push(column).push(" >= ").push_bind(start.0);
     }

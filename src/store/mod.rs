@@ -11,7 +11,10 @@
 //! Errors: every read and write may fail with [`Error::Unavailable`]; nothing of
 //! the call was written then, and it may be tried again.
 
+mod api_keys;
+mod audit;
 mod deliveries;
+mod directory;
 mod endpoints;
 mod error;
 mod hot;
@@ -26,6 +29,7 @@ mod retention;
 mod room;
 mod row;
 mod scan;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod tx;
@@ -48,7 +52,9 @@ use tokio::{
 };
 
 pub use self::{
+    audit::AuditFilter,
     deliveries::{Finish, Steered},
+    directory::{Credential, Directory},
     endpoints::{Created, Edited},
     error::Error,
     hot::Hot,
@@ -59,6 +65,7 @@ pub use self::{
     publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused, content_hash},
     recent::{RECENT_MAX, Recent},
     retention::Cutoff,
+    tenants::Changed,
     tx::SharedRoutes,
     writer::Gauges,
 };
@@ -70,7 +77,8 @@ use self::{
     writer::{Closure, Inbox, Write, Writer},
 };
 use crate::domain::{
-    DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation, OperationId, Pos, TenantKey, Timestamp,
+    ApiKey, ApiKeyId, AuditEntry, DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation,
+    OperationId, Pos, Tenant, TenantKey, Timestamp,
 };
 
 /// Writes handed over and not yet taken, at most.
@@ -104,6 +112,7 @@ pub struct Store {
     results: mpsc::UnboundedSender<Vec<Finish>>,
     recent: Arc<Recent>,
     routes: Arc<SharedRoutes>,
+    directory: Arc<Directory>,
     hot: Arc<Hot>,
     gauges: Arc<Gauges>,
     room: Room,
@@ -125,6 +134,9 @@ impl Store {
         let recent = Arc::new(Recent::new(Pos(fact("position")?.cast_unsigned())));
         let routes = Arc::new(SharedRoutes::default());
         routes.apply(endpoints::all(&conn)?.into_iter().map(Reroute::Put).collect());
+        let directory = Arc::new(Directory::default());
+        directory.apply(tenants::all(&conn)?);
+        directory.apply(api_keys::all(&conn)?);
         let (gauges, hot) = (Arc::new(Gauges::default()), Arc::new(Hot::default()));
         let open = conn.query_row("SELECT count(*) FROM deliveries WHERE state < 2", [], |row| row.get(0))?;
         gauges.open.store(open, Ordering::Relaxed);
@@ -137,6 +149,7 @@ impl Store {
         let writer = Writer {
             conn,
             routes: Arc::clone(&routes),
+            directory: Arc::clone(&directory),
             recent: Arc::clone(&recent),
             hot: Arc::clone(&hot),
             gauges: Arc::clone(&gauges),
@@ -153,6 +166,7 @@ impl Store {
             results,
             recent,
             routes,
+            directory,
             hot,
             gauges,
             room: Room::new(config.pending_bytes_max),
@@ -181,6 +195,11 @@ impl Store {
     /// The routing table.
     pub fn routes(&self) -> &SharedRoutes {
         &self.routes
+    }
+
+    /// Tenants, keys and what tenants use.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Payloads on their way out.
@@ -245,6 +264,64 @@ impl Store {
         now: Timestamp,
     ) -> Result<Edited<std::convert::Infallible>, Error> {
         self.call(move |tx| endpoints::delete(tx, tenant, &id, version, now)).await
+    }
+
+    /// Makes a tenant.
+    pub async fn create_tenant(&self, tenant: Tenant) -> Result<Changed, Error> {
+        self.call(move |tx| tenants::create(tx, tenant)).await
+    }
+
+    /// Changes a tenant. `version` is the one it must have, if any.
+    pub async fn edit_tenant(
+        &self,
+        key: TenantKey,
+        version: Option<u64>,
+        now: Timestamp,
+        change: impl FnOnce(&mut Tenant) + Send + 'static,
+    ) -> Result<Changed, Error> {
+        self.call(move |tx| tenants::edit(tx, key, version, now, change)).await
+    }
+
+    /// Deletes a tenant with its keys; [`Self::sweep_tenants`] then removes its
+    /// endpoints. Without `force` there may be none.
+    pub async fn delete_tenant(
+        &self,
+        key: TenantKey,
+        version: Option<u64>,
+        force: bool,
+        now: Timestamp,
+    ) -> Result<Changed, Error> {
+        self.call(move |tx| tenants::delete(tx, key, version, force, now)).await
+    }
+
+    /// Deletes some endpoints of deleted tenants; says which. None: all are gone.
+    pub async fn sweep_tenants(&self, now: Timestamp) -> Result<Vec<EndpointKey>, Error> {
+        self.call(move |tx| tenants::sweep(tx, now)).await
+    }
+
+    /// Changes a key by what `change` makes of it as it is now (nothing: there is
+    /// none), or leaves it if that is nothing.
+    pub async fn edit_key<T: Send + 'static>(
+        &self,
+        id: ApiKeyId,
+        change: impl FnOnce(Option<&ApiKey>) -> (Option<ApiKey>, T) + Send + 'static,
+    ) -> Result<T, Error> {
+        self.call(move |tx| {
+            let known = tx.directory.key(id);
+            let (next, told) = change(known.as_ref().map(|it| &it.key));
+            next.map_or(Ok(()), |next| api_keys::put(tx, next)).map(|()| told)
+        })
+        .await
+    }
+
+    /// Notes when keys were last used.
+    pub async fn keys_used(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), Error> {
+        self.call(move |tx| api_keys::used(tx, &uses)).await
+    }
+
+    /// Adds to the audit log: durable once answered.
+    pub async fn audit(&self, entry: AuditEntry) -> Result<(), Error> {
+        self.call(move |tx| audit::add(tx, &entry)).await
     }
 
     /// Cancels an open delivery.

@@ -193,7 +193,10 @@ fn quick_check(conn: &Connection, directory: &Path) -> Result<(), OpenError> {
 }
 
 fn migrator() -> Migrator {
-    let migrations = [(1, "foundation", include_str!("migrations/sqlite/0001_foundation.sql"))];
+    let migrations = [
+        (1, "foundation", include_str!("migrations/sqlite/0001_foundation.sql")),
+        (2, "tenants", include_str!("migrations/sqlite/0002_tenants.sql")),
+    ];
     let migrations = migrations.map(|(version, name, sql)| {
         Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
     });

@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Error, room::Place, tx::Tx};
 use crate::domain::{
-    Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, TenantKey, Timestamp,
-    Uid,
+    Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, Quota, TenantKey,
+    Timestamp, Uid, Usage,
 };
 
 /// How long an idempotency key is remembered: 24 h.
@@ -75,11 +75,18 @@ pub struct Published {
     pub deliveries: Vec<(DeliveryId, Arc<str>)>,
 }
 
-/// Why an event was refused: its key was used before for other content.
+/// Why an event was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// The event that has the key.
-    pub event: EventId,
+pub enum Refused {
+    /// Its key was used before for other content, by this event.
+    Conflict(EventId),
+    /// Its tenant would have more of something than it may.
+    Quota {
+        /// Of what.
+        quota: &'static str,
+        /// How much it may have.
+        limit: u64,
+    },
 }
 
 /// What idempotency compares: type, content type and payload.
@@ -133,11 +140,16 @@ impl Tx<'_> {
             for (event, hash) in publish.events.iter().zip(hashes) {
                 known.push(self.known(event, *hash, publish.at, &in_batch)?);
             }
-            if publish.atomic && known.iter().any(|it| matches!(it, Some(Err(_)))) {
+            let quota = self.quota_of(publish);
+            if publish.atomic {
+                let conflict = known.iter().find_map(|it| it.as_ref().and_then(|it| it.as_ref().err()));
+                let new = publish.events.iter().zip(&known).filter(|(_, known)| known.is_none());
                 let refused =
-                    known.iter().find_map(|it| it.as_ref().and_then(|it| it.as_ref().err())).copied();
-                answers.push(refused.map(Err).into_iter().collect());
-                continue;
+                    conflict.copied().or_else(|| self.over(quota, new.map(|(event, _)| event), publish.at));
+                if let Some(refused) = refused {
+                    answers.push(vec![Err(refused)]);
+                    continue;
+                }
             }
             let mut results = Vec::with_capacity(publish.events.len());
             for ((event, hash), known) in publish.events.iter().zip(hashes).zip(known) {
@@ -152,6 +164,10 @@ impl Tx<'_> {
                 };
                 if let Some(answer) = known {
                     results.push(answer);
+                    continue;
+                }
+                if let Some(refused) = self.over(quota, std::iter::once(event), publish.at) {
+                    results.push(Err(refused));
                     continue;
                 }
                 let (row, answer) = self.accept(event, publish);
@@ -170,6 +186,38 @@ impl Tx<'_> {
         insert_deliveries(self, &self.fresh_deliveries().collect::<Vec<_>>())?;
         self.insert_keys(&keys)?;
         Ok(answers)
+    }
+
+    /// What the tenant of a publish may use; all of its events have the same.
+    fn quota_of(&self, publish: &Publish) -> Quota {
+        let tenant = publish.events.first().and_then(|event| self.tenant(event.tenant));
+        tenant.map(|tenant| tenant.quota).unwrap_or_default()
+    }
+
+    /// What of a quota some new events of one tenant would be over.
+    fn over<'e>(
+        &mut self,
+        quota: Quota,
+        events: impl Iterator<Item = &'e NewEvent>,
+        at: Timestamp,
+    ) -> Option<Refused> {
+        if (quota.events_per_day, quota.queued_bytes) == (0, 0) {
+            return None;
+        }
+        let (mut count, mut bytes, mut used) = (0, 0, Usage::default());
+        for event in events {
+            let copies = self.routes.wanting(event.tenant, &event.event_type).len() as u64;
+            (count, bytes) = (count + 1, bytes + copies * event.payload.data.len() as u64);
+            used = *self.usage(event.tenant);
+        }
+        let today = used.events_on(Usage::day_of(at)) + count;
+        let queued = bytes.saturating_add_signed(used.queued_bytes);
+        let over =
+            |quota, limit, wanted| (limit > 0 && wanted > limit).then_some(Refused::Quota { quota, limit });
+        // What brings no byte into the queue is not refused for it.
+        let queued = if bytes > 0 { queued } else { 0 };
+        over("events per day", quota.events_per_day, today)
+            .or_else(|| over("queued bytes", quota.queued_bytes, queued))
     }
 
     /// What the store says of an event's idempotency key.
@@ -226,6 +274,7 @@ impl Tx<'_> {
                 attempt: None,
             });
         }
+        self.usage(new.tenant).publish(1, at);
         let matched = wanting.len() as u32;
         let published = Published { event: event.id, duplicate: false, matched, deliveries };
         let event = Arc::new(event);
@@ -300,6 +349,6 @@ fn compare(own: [u8; 16], known: &Known) -> Result<Published, Refused> {
     if known.hash == own {
         Ok(Published { event: known.event, duplicate: true, matched: known.matched, deliveries: Vec::new() })
     } else {
-        Err(Refused { event: known.event })
+        Err(Refused::Conflict(known.event))
     }
 }

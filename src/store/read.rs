@@ -12,7 +12,8 @@ macro_rules! delivery_columns {
     () => {
         "d.pos, d.tenant, d.event, e.created_at, e.salt, e.type, d.endpoint, p.id, d.salt, d.created_at, d.trigger, \
          d.priority, d.max_attempts, d.expires_at, d.replay_of, d.letter, d.state, d.attempts, d.due_at, d.turn_at, \
-         d.updated_at, d.revision, d.last_change, d.last_at, d.last_us, d.status, d.cause, d.retryable, d.message"
+         d.updated_at, d.revision, d.last_change, d.last_at, d.last_us, d.status, d.cause, d.retryable, d.message, \
+         length(e.payload)"
     };
 }
 macro_rules! delivery_joins {
@@ -37,7 +38,7 @@ pub(super) const CHANGE: &str = concat!(
     delivery_joins!()
 );
 /// Columns of a delivery.
-const WIDTH: usize = 29;
+pub(super) const WIDTH: usize = 30;
 
 /// Reads the six columns of a last attempt.
 fn last(row: &impl Columns, from: usize) -> Result<Option<Last>, Error> {
@@ -86,6 +87,7 @@ pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, Error> {
         updated_at: row.time(20)?,
         revision: row.count(21)?,
         last_change: row.pos(22)?,
+        bytes: row.small(29)?,
     })
 }
 

@@ -19,6 +19,8 @@ pub struct Cutoff {
     pub history: Timestamp,
     /// Operations that ended before this are removed.
     pub operations: Timestamp,
+    /// Entries of the audit log before this are removed.
+    pub audit: Timestamp,
 }
 
 /// How far the sweep over history has come. Rows that must stay are passed once a
@@ -44,6 +46,9 @@ const EXPIRED_LETTERS: &str = "DELETE FROM dead_letters WHERE delivery IN \
      (SELECT delivery FROM dead_letters WHERE expires_at <= $1 AND state <> 2 LIMIT $2)";
 const OLD_OPERATIONS: &str =
     "DELETE FROM operations WHERE seq IN (SELECT seq FROM operations WHERE ended_at <= $1 LIMIT $2)";
+/// By their order, which is that of their time.
+const OLD_ENTRIES: &str = "DELETE FROM audit WHERE sequence IN \
+     (SELECT sequence FROM (SELECT sequence, at FROM audit ORDER BY sequence LIMIT $2) WHERE at <= $1)";
 const OLD_MARKS: &str = "DELETE FROM marks WHERE at IN (SELECT at FROM marks WHERE at < $1 LIMIT $2)";
 /// By its last change, not by its making: one that waited long has just ended.
 const OLD_DELIVERIES: &str = "DELETE FROM deliveries WHERE pos > $1 AND pos <= $2 AND state >= 2 \
@@ -66,6 +71,7 @@ pub(super) fn step(tx: &mut Tx<'_>, cutoff: Cutoff, mut sweep: Sweep) -> Result<
         (EXPIRED_KEYS, cutoff.now.0),
         (EXPIRED_LETTERS, cutoff.now.0),
         (OLD_OPERATIONS, cutoff.operations.0),
+        (OLD_ENTRIES, cutoff.audit.0),
         (OLD_MARKS, marked_at),
     ];
     for (sql, bound) in removals {

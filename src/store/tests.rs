@@ -42,7 +42,7 @@ impl House {
     async fn endpoint(&self, id: &str) -> Arc<Endpoint> {
         match self.store.create_endpoint(endpoint(id)).await.unwrap() {
             Created::Done(endpoint) => endpoint,
-            Created::IdTaken => panic!("{id} is taken"),
+            Created::IdTaken | Created::Quota(_) => panic!("{id} was not made"),
         }
     }
 
@@ -162,7 +162,7 @@ async fn a_key_seen_before_answers_with_the_first_event_also_within_a_call_and_a
         answers[1].as_ref().map(|it| (it.event, it.duplicate, it.matched)),
         Ok((first.event, true, 1))
     );
-    assert_eq!(answers[2].as_ref().unwrap_err().event, first.event);
+    assert_eq!(*answers[2].as_ref().unwrap_err(), super::Refused::Conflict(first.event));
     let house = house.reopened().await;
     let again = house.store.publish(publish(vec![event("user.a", "k", "1")])).await.unwrap();
     assert_eq!(again[0].as_ref().map(|it| (it.event, it.duplicate)), Ok((first.event, true)));
@@ -326,7 +326,7 @@ async fn what_is_too_old_is_forgotten_and_nothing_else() {
     let year = Micros::from_secs(365 * 86_400);
     let late = NOW.plus(year);
     house.store.publish(Publish { at: late, ..publish(vec![event("user.a", "", "3")]) }).await.unwrap();
-    let cutoff = Cutoff { now: late, feed: late, history: late, operations: late };
+    let cutoff = Cutoff { now: late, feed: late, history: late, operations: late, audit: late };
     while house.store.forget(cutoff).await.unwrap() {}
     assert!(house.store.delivery(TENANT, old[0].id).await.unwrap().is_none());
     assert!(house.store.delivery(TENANT, old[1].id).await.unwrap().is_some(), "it still waits");
@@ -454,14 +454,14 @@ async fn what_waited_long_and_has_just_ended_is_kept_and_what_is_past_its_end_is
     let ends = NewEvent { expires_at: Some(NOW.plus(day(1))), ..event("user.a", "", "2") };
     let made = house.publish(vec![event("user.a", "", "1"), ends]).await;
     let now = NOW.plus(day(60));
-    let mark = Cutoff { now: NOW.plus(day(2)), feed: NOW, history: NOW, operations: NOW };
+    let mark = Cutoff { now: NOW.plus(day(2)), feed: NOW, history: NOW, operations: NOW, audit: NOW };
     house.store.forget(mark).await.unwrap();
     assert_eq!(house.delivery(made[1].id).await.state, State::Expired);
     let mark = Cutoff { now: NOW.plus(day(3)), ..mark };
     house.store.forget(mark).await.unwrap();
     house.attempt(&made[0], Ok(200), now).await;
     let before = now.minus(day(30));
-    let cutoff = Cutoff { now, feed: before, history: before, operations: before };
+    let cutoff = Cutoff { now, feed: before, history: before, operations: before, audit: before };
     while house.store.forget(cutoff).await.unwrap() {}
     assert_eq!(house.delivery(made[0].id).await.state, State::Delivered);
     assert!(house.store.delivery(TENANT, made[1].id).await.unwrap().is_none());

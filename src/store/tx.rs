@@ -4,9 +4,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{Connection, params};
 
-use super::Error;
+use super::{
+    Error,
+    directory::{Directory, Entry},
+};
 use crate::{
-    domain::{Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, TenantKey, Timestamp},
+    domain::{
+        Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, Tenant, TenantKey, Timestamp, Usage,
+    },
     machine::route::Routes,
 };
 
@@ -23,6 +28,8 @@ pub struct SharedRoutes {
 pub(super) enum Reroute {
     Put(Arc<Endpoint>),
     Remove(EndpointKey),
+    /// Something about all endpoints of a tenant.
+    Tenant(TenantKey),
 }
 
 impl SharedRoutes {
@@ -36,12 +43,17 @@ impl SharedRoutes {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).find(tenant, id).cloned()
     }
 
-    /// All endpoints that satisfy a condition, in order of creation.
-    pub fn select(&self, keep: impl Fn(&Endpoint) -> bool) -> Vec<Arc<Endpoint>> {
+    /// The endpoints of a tenant that satisfy a condition, in order of creation.
+    pub fn select(&self, tenant: TenantKey, keep: impl Fn(&Endpoint) -> bool) -> Vec<Arc<Endpoint>> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found: Vec<_> = routes.iter().filter(|endpoint| keep(endpoint)).cloned().collect();
+        let mut found: Vec<_> = routes.of(tenant).filter(|endpoint| keep(endpoint)).cloned().collect();
         found.sort_by_key(|endpoint| endpoint.key);
         found
+    }
+
+    /// How many endpoints a tenant has.
+    pub fn count(&self, tenant: TenantKey) -> u64 {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).count(tenant) as u64
     }
 
     /// How many endpoints there are.
@@ -82,6 +94,7 @@ impl SharedRoutes {
                     changed.push(key);
                     routes.remove(key);
                 }
+                Reroute::Tenant(tenant) => changed.extend(routes.of(tenant).map(|endpoint| endpoint.key)),
             }
         }
     }
@@ -91,10 +104,14 @@ impl SharedRoutes {
 pub struct Tx<'c> {
     pub(super) conn: &'c Connection,
     pub(super) routes: &'c SharedRoutes,
+    pub(super) directory: &'c Directory,
     position: Pos,
     started_at: Pos,
     changes: Vec<Arc<Change>>,
     reroutes: Vec<Reroute>,
+    entries: Vec<Entry>,
+    /// What tenants use, of those for which it changes.
+    usage: Vec<(TenantKey, Usage)>,
     hot: Vec<(Arc<Event>, u32)>,
     open: i64,
     /// The latest time of any change so far, of earlier transactions too: a mark
@@ -107,6 +124,7 @@ pub(super) struct Effects {
     pub position: Pos,
     pub changes: Vec<Arc<Change>>,
     pub routes: Vec<Reroute>,
+    pub entries: Vec<Entry>,
     pub hot: Vec<(Arc<Event>, u32)>,
     pub open: i64,
     pub latest: Timestamp,
@@ -117,13 +135,25 @@ impl<'c> Tx<'c> {
     /// Begins.
     pub(super) fn begin(
         conn: &'c Connection,
-        routes: &'c SharedRoutes,
+        (routes, directory): (&'c SharedRoutes, &'c Directory),
         position: Pos,
         latest: Timestamp,
     ) -> Result<Self, Error> {
         conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let (changes, reroutes, hot) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { conn, routes, position, started_at: position, changes, reroutes, hot, open: 0, latest })
+        Ok(Self {
+            conn,
+            routes,
+            directory,
+            position,
+            started_at: position,
+            changes: Vec::new(),
+            reroutes: Vec::new(),
+            entries: Vec::new(),
+            usage: Vec::new(),
+            hot: Vec::new(),
+            open: 0,
+            latest,
+        })
     }
 
     /// The next number of the feed.
@@ -136,7 +166,12 @@ impl<'c> Tx<'c> {
     pub(super) fn note(&mut self, change: Change) {
         self.latest = self.latest.max(change.at);
         let was_open = change.previous.is_some_and(crate::domain::State::is_open);
-        self.open += i64::from(change.delivery.is_open()) - i64::from(was_open);
+        let opened = i64::from(change.delivery.is_open()) - i64::from(was_open);
+        if opened != 0 {
+            self.open += opened;
+            let bytes = opened * i64::from(change.delivery.bytes);
+            self.usage(change.delivery.tenant).open(opened, bytes);
+        }
         self.changes.push(Arc::new(change));
     }
 
@@ -151,9 +186,40 @@ impl<'c> Tx<'c> {
         self.hot.push((event, uses));
     }
 
+    /// What a tenant uses, as this transaction leaves it.
+    pub(super) fn usage(&mut self, tenant: TenantKey) -> &mut Usage {
+        let at = self.usage.iter().position(|(key, _)| *key == tenant).unwrap_or_else(|| {
+            self.usage.push((tenant, self.directory.usage(tenant)));
+            self.usage.len() - 1
+        });
+        &mut self.usage[at].1
+    }
+
+    /// The tenant as this transaction sees it.
+    pub(super) fn tenant(&self, key: TenantKey) -> Option<Arc<Tenant>> {
+        for entry in self.entries.iter().rev() {
+            match entry {
+                Entry::Tenant(tenant) if tenant.key == key => return Some(Arc::clone(tenant)),
+                Entry::NoTenant(gone) if *gone == key => return None,
+                Entry::Tenant(_) | Entry::NoTenant(_) | Entry::Key(_) | Entry::Usage(..) => {}
+            }
+        }
+        self.directory.tenant(key)
+    }
+
+    /// Notes a change of the directory.
+    pub(super) fn enter(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
     /// Notes a change of the routing table.
     pub(super) fn reroute(&mut self, reroute: Reroute) {
         self.reroutes.push(reroute);
+    }
+
+    /// Changes of the routing table so far.
+    pub(super) fn reroutes(&self) -> &[Reroute] {
+        &self.reroutes
     }
 
     /// The endpoint as this transaction sees it.
@@ -162,7 +228,7 @@ impl<'c> Tx<'c> {
             match reroute {
                 Reroute::Put(endpoint) if endpoint.key == key => return Some(Arc::clone(endpoint)),
                 Reroute::Remove(removed) if *removed == key => return None,
-                Reroute::Put(_) | Reroute::Remove(_) => {}
+                Reroute::Put(_) | Reroute::Remove(_) | Reroute::Tenant(_) => {}
             }
         }
         self.routes.get(key)
@@ -172,7 +238,7 @@ impl<'c> Tx<'c> {
     pub(super) fn find_endpoint(&self, tenant: TenantKey, id: &str) -> Option<Arc<Endpoint>> {
         let added = self.reroutes.iter().rev().find_map(|reroute| match reroute {
             Reroute::Put(endpoint) if endpoint.tenant == tenant && &*endpoint.id == id => Some(endpoint.key),
-            Reroute::Put(_) | Reroute::Remove(_) => None,
+            Reroute::Put(_) | Reroute::Remove(_) | Reroute::Tenant(_) => None,
         });
         let key = added.or_else(|| self.routes.find(tenant, id).map(|endpoint| endpoint.key))?;
         self.endpoint(key)
@@ -190,7 +256,7 @@ impl<'c> Tx<'c> {
 
     /// Commits, with the counter as the last thing written and the mark if one is
     /// due.
-    pub(super) fn commit(self, mut last_mark: Timestamp, mark_every: i64) -> Result<Effects, Error> {
+    pub(super) fn commit(mut self, mut last_mark: Timestamp, mark_every: i64) -> Result<Effects, Error> {
         let moved = self.position != self.started_at;
         if moved && self.latest.0 >= last_mark.0.saturating_add(mark_every) {
             let mut insert = self.conn.prepare_cached("INSERT OR IGNORE INTO marks VALUES (?, ?)")?;
@@ -201,11 +267,19 @@ impl<'c> Tx<'c> {
             let mut update = self.conn.prepare_cached("UPDATE meta SET value = ? WHERE key = 'position'")?;
             update.execute([self.position])?;
         }
+        for (tenant, usage) in std::mem::take(&mut self.usage) {
+            let sql = "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)";
+            let Usage { day, events, open, queued_bytes } = usage;
+            let row = params![tenant, day, events.cast_signed(), open, queued_bytes];
+            self.conn.prepare_cached(sql)?.execute(row)?;
+            self.entries.push(Entry::Usage(tenant, usage));
+        }
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(Effects {
             position: self.position,
             changes: self.changes,
             routes: self.reroutes,
+            entries: self.entries,
             hot: self.hot,
             open: self.open,
             latest: self.latest,

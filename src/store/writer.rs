@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use super::{
-    Config, Error, Hot, Recent,
+    Config, Directory, Error, Hot, Recent,
     deliveries::Finish,
     open,
     publish::{Handed, Published, Refused},
@@ -142,6 +142,7 @@ pub struct Gauges {
 pub(super) struct Writer {
     pub conn: Connection,
     pub routes: Arc<SharedRoutes>,
+    pub directory: Arc<Directory>,
     pub recent: Arc<Recent>,
     pub hot: Arc<Hot>,
     pub gauges: Arc<Gauges>,
@@ -251,7 +252,7 @@ impl Writer {
         publishes: &[(Handed, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
     ) -> Result<Vec<Answers>, Error> {
-        let mut tx = Tx::begin(&self.conn, &self.routes, self.position, self.latest)?;
+        let mut tx = Tx::begin(&self.conn, (&self.routes, &self.directory), self.position, self.latest)?;
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish))?;
         tx.finish(&self.finishes)?;
         for call in calls {
@@ -261,6 +262,7 @@ impl Writer {
         (self.position, self.latest, self.last_mark) = (effects.position, effects.latest, effects.last_mark);
         self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);
         self.hot.publish(effects.hot);
+        self.directory.apply(effects.entries);
         self.routes.apply(effects.routes);
         self.recent.push(effects.changes, effects.position);
         Ok(answers)

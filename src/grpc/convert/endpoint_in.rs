@@ -98,7 +98,7 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint, 
         }
     };
     endpoint.retry = policies::retry(checks, retry_policy);
-    endpoint.rate_limit = policies::rate_limit(checks, rate_limit);
+    endpoint.rate_limit = policies::rate_limit(checks, "rate_limit", rate_limit);
     endpoint.max_in_flight =
         policies::count(checks, "max_in_flight", max_in_flight, IN_FLIGHT_MAX, Endpoint::MAX_IN_FLIGHT);
     endpoint.breaker = policies::breaker(checks, circuit_breaker);

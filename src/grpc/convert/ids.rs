@@ -30,7 +30,8 @@ pub fn parse_pair<T: FromStr<Err = IdError>>(endpoint: &str, field: &str, text: 
     id.ok_or_else(|| Error::invalid(field, Rule::BadFormat, "is not an id"))
 }
 
-fn id<T: FromStr<Err = IdError>>(checks: &mut Checks, field: impl Display, text: &str) -> Option<T> {
+/// An id of one kind.
+pub fn id<T: FromStr<Err = IdError>>(checks: &mut Checks, field: impl Display, text: &str) -> Option<T> {
     if !checks.check(!text.is_empty(), &field, Rule::Required, "is needed") {
         return None;
     }

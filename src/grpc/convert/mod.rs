@@ -5,6 +5,7 @@
 //! violation is noted, so that a caller is told all of them at once. On the way
 //! out conversions are total. Numbers of enums are matched, never cast.
 
+pub mod api_keys;
 pub mod attempts;
 mod checks;
 pub mod dead_letters;
@@ -20,6 +21,7 @@ mod lists;
 pub mod operations;
 mod payload;
 mod policies;
+pub mod tenants;
 mod time;
 
 pub(super) use self::{

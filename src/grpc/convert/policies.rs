@@ -113,14 +113,14 @@ fn statuses(checks: &mut Checks, field: &str, given: &[i32]) -> Vec<u16> {
 }
 
 /// A token bucket.
-pub fn rate_limit(checks: &mut Checks, given: Option<pb::RateLimit>) -> RateLimit {
+pub fn rate_limit(checks: &mut Checks, field: &str, given: Option<pb::RateLimit>) -> RateLimit {
     let pb::RateLimit { requests_per_second, burst, disabled } = given.unwrap_or_default();
     let default = RateLimit::default();
     let per_second = if requests_per_second == 0.0 { default.per_second } else { requests_per_second };
     let good = (0.001..=10_000.0).contains(&per_second);
     let why = "must be 0.001 to 10000";
-    checks.check(good, "rate_limit.requests_per_second", Rule::OutOfRange, why);
-    let burst = count(checks, "rate_limit.burst", burst, 100_000, default.burst);
+    checks.check(good, format_args!("{field}.requests_per_second"), Rule::OutOfRange, why);
+    let burst = count(checks, &format!("{field}.burst"), burst, 100_000, default.burst);
     RateLimit { per_second, burst, disabled }
 }
 
@@ -164,7 +164,11 @@ mod tests {
     fn a_rate_limit_has_a_least_and_a_most() {
         let good = |requests_per_second| {
             let mut checks = Checks::new();
-            rate_limit(&mut checks, Some(pb::RateLimit { requests_per_second, ..Default::default() }));
+            rate_limit(
+                &mut checks,
+                "rate_limit",
+                Some(pb::RateLimit { requests_per_second, ..Default::default() }),
+            );
             checks.is_clean()
         };
         assert!([0.0, 0.001, 10.0, 10_000.0].into_iter().all(good));

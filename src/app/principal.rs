@@ -1,0 +1,204 @@
+//! Who calls, and what that lets them do.
+
+use std::{net::IpAddr, sync::Arc};
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{App, Error, Forbidden, Kind};
+use crate::{
+    domain::{ApiKey, ApiKeyId, Scope, Tenant, TenantKey, Timestamp, TokenHash},
+    store::Credential,
+};
+
+/// What a caller shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown<'r> {
+    /// The token.
+    pub token: Option<&'r str>,
+    /// SHA-256 of the client certificate of its connection.
+    pub certificate: Option<[u8; 32]>,
+    /// Where it calls from, if known.
+    pub address: Option<IpAddr>,
+    /// The tenant that it wants to act for.
+    pub tenant: Option<&'r str>,
+}
+
+/// Who calls. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    tenant: Arc<Tenant>,
+    credential: Option<Arc<Credential>>,
+    chosen: bool,
+    ends_at: Option<Timestamp>,
+}
+
+impl Principal {
+    /// Whom it acts for.
+    pub fn tenant(&self) -> TenantKey {
+        self.tenant.key
+    }
+
+    /// The name of whom it acts for.
+    pub fn tenant_id(&self) -> &Arc<str> {
+        &self.tenant.id
+    }
+
+    /// The key; nothing where no keys are asked for.
+    pub fn key(&self) -> Option<ApiKeyId> {
+        self.credential.as_ref().map(|it| it.key.id)
+    }
+
+    /// Whether it may act for any tenant.
+    pub fn is_administrator(&self) -> bool {
+        self.credential.as_ref().is_none_or(|it| it.key.tenant.is_none())
+    }
+
+    /// An administrator who named no tenant sees the keys of all.
+    pub(super) fn sees(&self, key: &ApiKey) -> bool {
+        key.tenant == Some(self.tenant.key) || self.is_administrator() && !self.chosen
+    }
+
+    /// Checks that it may do what needs a scope.
+    pub fn require(&self, scope: &str) -> Result<(), Error> {
+        match &self.credential {
+            Some(it) if !it.key.may(scope) => Err(Error::ScopeMissing { scope: scope.to_owned() }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What of some scopes it may not grant.
+    pub(super) fn lacks<'s>(&self, scopes: &'s [Scope]) -> Option<&'s Scope> {
+        let key = &self.credential.as_ref()?.key;
+        scopes.iter().find(|wanted| !key.scopes.iter().any(|own| own.allows(wanted.as_str())))
+    }
+
+    /// Token bucket over the calls of its tenant; administrators are not counted.
+    pub(super) fn call_rate(&self) -> Option<crate::domain::RateLimit> {
+        self.tenant.call_rate.filter(|_| !self.is_administrator())
+    }
+
+    /// The key that calls.
+    pub(super) fn credential(&self) -> Option<&ApiKey> {
+        self.credential.as_ref().map(|it| &it.key)
+    }
+
+    /// When what it opened ends: at an instant, or once told.
+    pub fn ends(&self) -> Option<(Option<Timestamp>, CancellationToken)> {
+        self.credential.as_ref().map(|it| (self.ends_at, it.ended.clone()))
+    }
+}
+
+impl App {
+    /// Recognises a caller and whom it acts for.
+    pub fn recognise(&self, shown: Shown<'_>) -> Result<Principal, Error> {
+        let now = self.now();
+        if !self.limits.keys_required && shown.token.is_none() {
+            return self.anyone(shown.tenant);
+        }
+        let (credential, ends_at) = self.credential(shown, now)?;
+        let key = &credential.key;
+        if !key.admits(shown.address) {
+            return Err(Error::Forbidden { why: Forbidden::Network });
+        }
+        let directory = self.store.directory();
+        let tenant = match (key.tenant, shown.tenant) {
+            (Some(own), wanted) => {
+                let tenant = directory.tenant(own).ok_or(Error::CredentialInvalid)?;
+                if wanted.is_some_and(|wanted| *wanted != *tenant.id) {
+                    return Err(Error::Forbidden { why: Forbidden::Tenant });
+                }
+                if tenant.suspended {
+                    return Err(Error::Forbidden { why: Forbidden::Suspended });
+                }
+                tenant
+            }
+            (None, wanted) => self.tenant_or_default(wanted)?,
+        };
+        credential.used(now);
+        Ok(Principal { tenant, credential: Some(credential), chosen: shown.tenant.is_some(), ends_at })
+    }
+
+    /// Where no keys are asked for, everybody is an administrator.
+    fn anyone(&self, wanted: Option<&str>) -> Result<Principal, Error> {
+        let tenant = self.tenant_or_default(wanted)?;
+        Ok(Principal { tenant, credential: None, chosen: wanted.is_some(), ends_at: None })
+    }
+
+    fn tenant_or_default(&self, wanted: Option<&str>) -> Result<Arc<Tenant>, Error> {
+        let id = wanted.unwrap_or(Tenant::DEFAULT_ID);
+        self.store.directory().tenant_named(id).ok_or_else(|| Error::not_found(Kind::Tenant, id))
+    }
+
+    /// The key of what was shown, and when it ends.
+    fn credential(
+        &self,
+        shown: Shown<'_>,
+        now: Timestamp,
+    ) -> Result<(Arc<Credential>, Option<Timestamp>), Error> {
+        let directory = self.store.directory();
+        let Some(token) = shown.token else {
+            let found = shown.certificate.and_then(|it| directory.key_of_certificate(&it));
+            let found = found.ok_or(Error::CredentialMissing)?;
+            let ends_at = found.key.expires_at;
+            return if found.key.is_live(now) { Ok((found, ends_at)) } else { Err(Error::CredentialInvalid) };
+        };
+        let known = token_id(token).and_then(|id| directory.key(id)).filter(|it| it.key.is_live(now));
+        let found = known.ok_or(Error::CredentialInvalid)?;
+        let grace_ends = works(&found.key, &hash(token), now).ok_or(Error::CredentialInvalid)?;
+        let ends_at = [grace_ends, found.key.expires_at].into_iter().flatten().min();
+        Ok((found, ends_at))
+    }
+}
+
+/// Whether a key works with a token, and until when if only for a grace period.
+fn works(key: &ApiKey, given: &TokenHash, now: Timestamp) -> Option<Option<Timestamp>> {
+    if key.hash.ct_eq(given).into() {
+        return Some(None);
+    }
+    let (previous, ends) = key.previous?;
+    (now < ends && bool::from(previous.ct_eq(given))).then_some(Some(ends))
+}
+
+/// Start of every token, so that scanners of leaked secrets know one.
+const PREFIX: &str = "hw_";
+
+/// SHA-256 of a token.
+pub fn hash(token: &str) -> TokenHash {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// A token: the bits of its key's id, 256 random bits and eight digits of a checksum,
+/// by which a scanner tells a token from what looks like one.
+pub fn token(id: ApiKeyId, random: [u8; 32]) -> String {
+    let body = format!("{PREFIX}{}_{}", id.0, hex::encode(random));
+    let check = &hash(&body)[..4];
+    format!("{body}_{}", hex::encode(check))
+}
+
+/// The key that a token names; nothing if it cannot be one.
+fn token_id(token: &str) -> Option<ApiKeyId> {
+    let (body, check) = token.rsplit_once('_')?;
+    let (id, _) = body.strip_prefix(PREFIX)?.split_once('_')?;
+    let genuine = hex::encode(&hash(body)[..4]) == check;
+    genuine.then(|| format!("key_{id}").parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Uid;
+
+    #[test]
+    fn a_token_names_its_key_and_a_mangled_one_names_none() {
+        let id = ApiKeyId(Uid::from_bytes(&[3; 16]).unwrap());
+        let token = token(id, [9; 32]);
+        assert_eq!(token_id(&token), Some(id));
+        assert_eq!(token.len(), 3 + 32 + 1 + 64 + 1 + 8);
+        let mangled = token.replacen("09", "19", 1);
+        for bad in ["", "hw_", "Bearer", &mangled, &token[1..], &token[..token.len() - 1]] {
+            assert_eq!(token_id(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Tenants: made, changed and removed by administrators.
+
+use std::sync::Arc;
+
+use super::{App, Error, Kind, List, PageQuery, Principal};
+use crate::{
+    domain::{Order, Pos, Tenant, Usage},
+    store::Changed,
+};
+
+/// A tenant and what it uses.
+#[derive(Clone, Debug)]
+pub struct TenantView {
+    /// The tenant.
+    pub tenant: Arc<Tenant>,
+    /// Its endpoints.
+    pub endpoints: u64,
+    /// What else it uses.
+    pub usage: Usage,
+    /// Events published since the last midnight UTC.
+    pub events_today: u64,
+}
+
+/// Stands for the tenant that a call acts for.
+const SELF: &str = "self";
+
+impl App {
+    /// Makes a tenant.
+    pub async fn create_tenant(&self, mut tenant: Tenant) -> Result<TenantView, Error> {
+        (tenant.created_at, tenant.updated_at) = (self.now(), self.now());
+        let id = Arc::clone(&tenant.id);
+        self.changed(self.store.create_tenant(tenant).await?, &id)
+    }
+
+    /// Reads a tenant: an administrator any, others their own.
+    pub fn tenant(&self, principal: &Principal, id: &str) -> Result<TenantView, Error> {
+        let id = if id == SELF { &**principal.tenant_id() } else { id };
+        let found = self.find_tenant(id)?;
+        if found.key == principal.tenant() || principal.is_administrator() {
+            principal
+                .require("tenants:read")
+                .or_else(|error| if found.key == principal.tenant() { Ok(()) } else { Err(error) })?;
+            return Ok(self.tenant_view(found));
+        }
+        Err(Error::not_found(Kind::Tenant, id))
+    }
+
+    /// A page of tenants by age, and the token of the next.
+    pub fn tenants(
+        &self,
+        principal: &Principal,
+        query: &PageQuery,
+    ) -> Result<(Vec<TenantView>, String), Error> {
+        let cut = self.cut(principal.tenant(), List::Tenants, query)?;
+        let number = |it: &Tenant| Pos(it.key.0.cast_unsigned());
+        let mut found = self.store.directory().tenants();
+        found.retain(|it| cut.page.follows(number(it)));
+        if cut.page.order == Order::NewestFirst {
+            found.reverse();
+        }
+        let more = found.len() > cut.page.size as usize;
+        found.truncate(cut.page.size as usize);
+        let next = found.last().filter(|_| more).map(|last| number(last));
+        Ok((found.into_iter().map(|tenant| self.tenant_view(tenant)).collect(), cut.next(next)))
+    }
+
+    /// Changes a tenant by what `change` makes of it.
+    pub async fn update_tenant(
+        &self,
+        id: &str,
+        etag: &str,
+        change: impl FnOnce(&mut Tenant) + Send + 'static,
+    ) -> Result<TenantView, Error> {
+        let key = self.find_tenant(id)?.key;
+        self.changed(self.store.edit_tenant(key, super::version(etag), self.now(), change).await?, id)
+    }
+
+    /// Deletes a tenant; its endpoints and what waits for them go soon after.
+    pub async fn delete_tenant(&self, id: &str, etag: &str, force: bool) -> Result<(), Error> {
+        if id == Tenant::DEFAULT_ID {
+            return Err(Error::InUse { by: "every call that names no tenant".to_owned() });
+        }
+        let key = self.find_tenant(id)?.key;
+        self.changed(self.store.delete_tenant(key, super::version(etag), force, self.now()).await?, id)?;
+        self.sweep_tenants().await
+    }
+
+    /// Deletes the endpoints of deleted tenants, and has what waits for them
+    /// cancelled.
+    pub(super) async fn sweep_tenants(&self) -> Result<(), Error> {
+        loop {
+            let gone = self.store.sweep_tenants(self.now()).await?;
+            if gone.is_empty() {
+                return Ok(());
+            }
+            gone.into_iter().for_each(|endpoint| self.sweep(endpoint));
+        }
+    }
+
+    fn find_tenant(&self, id: &str) -> Result<Arc<Tenant>, Error> {
+        self.store.directory().tenant_named(id).ok_or_else(|| Error::not_found(Kind::Tenant, id))
+    }
+
+    fn changed(&self, changed: Changed, id: &str) -> Result<TenantView, Error> {
+        match changed {
+            Changed::Done(tenant) => Ok(self.tenant_view(tenant)),
+            Changed::NotFound => Err(Error::not_found(Kind::Tenant, id)),
+            Changed::Version(current) => Err(Error::EtagMismatch { current }),
+            Changed::IdTaken => Err(Error::IdTaken { kind: Kind::Tenant, id: id.to_owned() }),
+            Changed::InUse(endpoints) => Err(Error::InUse { by: format!("{endpoints} endpoints") }),
+        }
+    }
+
+    fn tenant_view(&self, tenant: Arc<Tenant>) -> TenantView {
+        let usage = self.store.directory().usage(tenant.key);
+        let events_today = usage.events_on(Usage::day_of(self.now()));
+        TenantView { endpoints: self.store.routes().count(tenant.key), usage, events_today, tenant }
+    }
+}

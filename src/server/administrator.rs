@@ -1,0 +1,101 @@
+//! Who may administer: the one key that no call can make.
+
+use std::{fs, io::Write as _, path::Path};
+
+use crate::{
+    app::{self, App},
+    clock::Clock,
+    domain::{ApiKeyId, Pos, TokenHash, Uid},
+    entropy::Entropy,
+};
+
+/// Why nobody would administer, or why a key for it was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read or written.
+    #[error("cannot use {path} for an administrator's key: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is of another kind.
+    #[error("{path} is not an administrator's key file: make one with `hookwire admin-key --out FILE`")]
+    Malformed {
+        /// The file.
+        path: String,
+    },
+    /// All keys of administrators have ended.
+    #[error(
+        "every administrator's key was revoked or has expired: make one with `hookwire admin-key --out FILE` \
+         and start with --admin-key-file FILE"
+    )]
+    Nobody,
+    /// The store does not answer.
+    #[error("the administrator's key cannot be stored")]
+    Store(#[source] app::Error),
+}
+
+/// Sees to it that somebody can administer. The first start makes a key: its token
+/// is to be shown once.
+pub(super) async fn admit(app: &App, file: Option<&Path>) -> Result<Option<String>, Error> {
+    if let Some(path) = file {
+        let (id, hash) = read(path)?;
+        app.admit_administrator(id, hash).await.map_err(Error::Store)?;
+        return Ok(None);
+    }
+    let first = app.first_administrator().await.map_err(Error::Store)?;
+    if first.is_none() && !app.has_administrator() {
+        return Err(Error::Nobody);
+    }
+    Ok(first)
+}
+
+/// Makes a key: writes what a server is told of it to a new file, and returns the
+/// token.
+pub fn make(path: &Path, clock: &Clock, entropy: &Entropy) -> Result<String, Error> {
+    let random = Pos(u64::from_be_bytes(entropy.bytes()));
+    let id = ApiKeyId(Uid::new(clock.now(), entropy.salt(), random));
+    let token = app::token(id, entropy.bytes());
+    let line = format!("{id} {}\n", hex::encode(app::hash(&token)));
+    let new = fs::OpenOptions::new().write(true).create_new(true).open(path);
+    new.and_then(|mut file| file.write_all(line.as_bytes())).map_err(failed(path))?;
+    Ok(token)
+}
+
+fn read(path: &Path) -> Result<(ApiKeyId, TokenHash), Error> {
+    let text = fs::read_to_string(path).map_err(failed(path))?;
+    parse(&text).ok_or_else(|| Error::Malformed { path: path.display().to_string() })
+}
+
+/// The id and the hash of a key.
+fn parse(text: &str) -> Option<(ApiKeyId, TokenHash)> {
+    let (id, digits) = text.trim().split_once(' ')?;
+    let mut hash = [0; 32];
+    hex::decode_to_slice(digits.trim(), &mut hash).ok()?;
+    Some((id.parse().ok()?, hash))
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::File { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_made_can_be_read_and_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.key");
+        let token = make(&path, &Clock::system(), &Entropy::seeded(3)).unwrap();
+        let (id, hash) = read(&path).unwrap();
+        assert_eq!(hash, app::hash(&token));
+        assert!(token.contains(&id.to_string()["key_".len()..]));
+        assert!(!fs::read_to_string(&path).unwrap().contains(&token));
+        assert!(matches!(make(&path, &Clock::system(), &Entropy::seeded(3)), Err(Error::File { .. })));
+        fs::write(&path, "key_1 abc").unwrap();
+        assert!(matches!(read(&path), Err(Error::Malformed { .. })));
+    }
+}

@@ -1,0 +1,192 @@
+//! Who may call: tenants and keys, all of them in memory, read by every call and
+//! changed by the writer after each commit.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{ApiKey, ApiKeyId, Micros, Tenant, TenantKey, Timestamp, Usage};
+
+/// Uses of a key are noted to the minute.
+const USE_NOTED_EVERY: Micros = Micros::from_secs(60);
+
+/// Tenants, keys and what tenants use.
+#[derive(Debug, Default)]
+pub struct Directory(RwLock<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    tenants: HashMap<TenantKey, Arc<Tenant>>,
+    by_name: HashMap<Arc<str>, TenantKey>,
+    keys: HashMap<ApiKeyId, Arc<Credential>>,
+    by_certificate: HashMap<[u8; 32], ApiKeyId>,
+    usage: HashMap<TenantKey, Usage>,
+}
+
+/// A key in use.
+#[derive(Debug)]
+pub struct Credential {
+    /// The key.
+    pub key: ApiKey,
+    /// Cancelled once what was opened with this key is to end: it was revoked, given
+    /// a new token without grace, or its tenant was suspended or deleted.
+    pub ended: CancellationToken,
+    used_at: AtomicI64,
+}
+
+impl Credential {
+    /// Notes a use.
+    pub fn used(&self, now: Timestamp) {
+        if now.0 - self.used_at.load(Ordering::Relaxed) >= USE_NOTED_EVERY.0 {
+            self.used_at.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// The last use.
+    pub fn used_at(&self) -> Option<Timestamp> {
+        Some(Timestamp(self.used_at.load(Ordering::Relaxed))).filter(|at| at.0 > i64::MIN)
+    }
+}
+
+/// A change of the directory.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Tenant(Arc<Tenant>),
+    NoTenant(TenantKey),
+    Key(Box<ApiKey>),
+    Usage(TenantKey, Usage),
+}
+
+impl Directory {
+    /// A tenant by key; deleted ones are unknown.
+    pub fn tenant(&self, key: TenantKey) -> Option<Arc<Tenant>> {
+        self.read().tenants.get(&key).cloned()
+    }
+
+    /// A tenant by id.
+    pub fn tenant_named(&self, id: &str) -> Option<Arc<Tenant>> {
+        let entries = self.read();
+        entries.by_name.get(id).and_then(|key| entries.tenants.get(key)).cloned()
+    }
+
+    /// All tenants, in order of creation.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        let mut all: Vec<_> = self.read().tenants.values().cloned().collect();
+        all.sort_by_key(|tenant| tenant.key);
+        all
+    }
+
+    /// A key by id.
+    pub fn key(&self, id: ApiKeyId) -> Option<Arc<Credential>> {
+        self.read().keys.get(&id).cloned()
+    }
+
+    /// The key that a client certificate stands for.
+    pub fn key_of_certificate(&self, fingerprint: &[u8; 32]) -> Option<Arc<Credential>> {
+        let entries = self.read();
+        entries.by_certificate.get(fingerprint).and_then(|id| entries.keys.get(id)).cloned()
+    }
+
+    /// All keys that satisfy a condition, newest first.
+    pub fn keys(&self, keep: impl Fn(&ApiKey) -> bool) -> Vec<Arc<Credential>> {
+        let mut found: Vec<_> = self.read().keys.values().filter(|it| keep(&it.key)).cloned().collect();
+        found.sort_by_key(|it| std::cmp::Reverse(it.key.number));
+        found
+    }
+
+    /// What a tenant uses.
+    pub fn usage(&self, key: TenantKey) -> Usage {
+        self.read().usage.get(&key).copied().unwrap_or_default()
+    }
+
+    pub(super) fn apply(&self, changes: Vec<Entry>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            match change {
+                Entry::Tenant(tenant) => entries.put_tenant(tenant),
+                Entry::NoTenant(key) => entries.remove_tenant(key),
+                Entry::Key(key) => entries.put_key(*key, false),
+                Entry::Usage(key, usage) => drop(entries.usage.insert(key, usage)),
+            }
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Entries> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn put_tenant(&mut self, tenant: Arc<Tenant>) {
+        if tenant.suspended {
+            self.end_all(tenant.key);
+        }
+        self.by_name.insert(Arc::clone(&tenant.id), tenant.key);
+        self.tenants.insert(tenant.key, tenant);
+    }
+
+    fn remove_tenant(&mut self, key: TenantKey) {
+        if let Some(tenant) = self.tenants.remove(&key) {
+            self.by_name.remove(&tenant.id);
+        }
+        let of_it: Vec<_> =
+            self.keys.values().filter(|it| it.key.tenant == Some(key)).map(|it| it.key.id).collect();
+        for id in of_it {
+            if let Some(old) = self.remove_key(id) {
+                old.ended.cancel();
+            }
+        }
+        self.usage.remove(&key);
+    }
+
+    /// Ends what was opened for a tenant. Its keys may be used again afterwards, if
+    /// it is there and not suspended.
+    fn end_all(&mut self, tenant: TenantKey) {
+        let of_it = self.keys.values().filter(|it| it.key.tenant == Some(tenant));
+        for key in of_it.map(|it| it.key.clone()).collect::<Vec<_>>() {
+            self.put_key(key, true);
+        }
+    }
+
+    /// Puts a key in the place of what it was; `end` ends what was opened with that,
+    /// as does a change that takes its token away.
+    fn put_key(&mut self, key: ApiKey, end: bool) {
+        let old = self.remove_key(key.id);
+        let works_on = |old: &ApiKey| {
+            let known = |hash| key.hash == hash || key.previous.is_some_and(|(it, _)| it == hash);
+            key.revoked_at.is_none() && known(old.hash) && key.expires_at == old.expires_at
+        };
+        let goes_on = !end && old.as_ref().is_some_and(|old| works_on(&old.key));
+        let ended = match &old {
+            Some(old) if goes_on => old.ended.clone(),
+            Some(old) => {
+                old.ended.cancel();
+                CancellationToken::new()
+            }
+            None => CancellationToken::new(),
+        };
+        for certificate in &key.certificates {
+            self.by_certificate.insert(*certificate, key.id);
+        }
+        let used_at = old.and_then(|old| old.used_at()).max(key.last_used_at);
+        let used_at = AtomicI64::new(used_at.map_or(i64::MIN, |at| at.0));
+        self.keys.insert(key.id, Arc::new(Credential { key, ended, used_at }));
+    }
+
+    fn remove_key(&mut self, id: ApiKeyId) -> Option<Arc<Credential>> {
+        let old = self.keys.remove(&id)?;
+        for certificate in &old.key.certificates {
+            self.by_certificate.remove(certificate);
+        }
+        Some(old)
+    }
+}
