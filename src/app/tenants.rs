@@ -27,7 +27,8 @@ const SELF: &str = "self";
 impl App {
     /// Makes a tenant.
     pub async fn create_tenant(&self, mut tenant: Tenant) -> Result<TenantView, Error> {
-        (tenant.created_at, tenant.updated_at) = (self.now(), self.now());
+        let now = self.now();
+        (tenant.created_at, tenant.updated_at) = (now, now);
         let id = Arc::clone(&tenant.id);
         self.changed(self.store.create_tenant(tenant).await?, &id)
     }

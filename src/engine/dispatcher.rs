@@ -1,10 +1,6 @@
 //! The dispatcher: one task that owns every lane.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Semaphore, mpsc};
@@ -18,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::{Change, Delivery, Endpoint, EndpointKey, Live, Micros, Pos, Timestamp},
+    domain::{Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Pos, Tenant, Timestamp},
     egress::{Client, Policy},
     entropy::Entropy,
     feed::{self, Cursor, Start},
@@ -26,6 +22,7 @@ use crate::{
         breaker::{Position, Signal},
         lane::{Lane, Step, WINDOW},
         retry_after::quiet_until,
+        share::Share,
     },
     store::{Finish, Store},
 };
@@ -89,7 +86,7 @@ pub async fn start(
         lanes: FxHashMap::default(),
         beyond: 0,
         timers: BTreeSet::new(),
-        ready: VecDeque::new(),
+        ready: Share::default(),
         flying: FxHashSet::default(),
         swept_at: now,
         page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
@@ -126,8 +123,9 @@ struct Dispatcher {
     beyond: usize,
     /// When lanes want to be asked again.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
-    /// Lanes to ask, each once: one step a turn, so that none waits for another.
-    ready: VecDeque<EndpointKey>,
+    /// Lanes to ask, each once: one step a turn, so that none waits for another, and
+    /// no tenant for another beyond its share.
+    ready: Share<EndpointKey>,
     /// Deliveries whose attempt is not recorded yet.
     flying: FxHashSet<Pos>,
     swept_at: Timestamp,
@@ -139,6 +137,8 @@ struct Dispatcher {
 struct Slot {
     lane: Lane,
     caller: Arc<Caller>,
+    /// Share of its tenant.
+    weight: u32,
     timer: Option<Timestamp>,
     is_ready: bool,
 }
@@ -266,8 +266,8 @@ impl Dispatcher {
     fn learn(&mut self, change: &Change, now: Timestamp) {
         observe::change(change);
         let (delivery, key) = (&change.delivery, change.delivery.endpoint);
-        if change.attempt.is_some() {
-            self.flying.remove(&delivery.id.pos());
+        if change.attempt.is_some() && self.flying.remove(&delivery.id.pos()) {
+            self.ready.end(delivery.tenant);
         }
         if !self.lanes.contains_key(&key) {
             let Some(endpoint) = self.store.routes().get(key) else { return };
@@ -294,8 +294,10 @@ impl Dispatcher {
                 self.close_lane(key);
                 continue;
             };
+            let (endpoint, weight) = self.as_its_tenant_stands(&endpoint);
             if let Some(slot) = self.lanes.get_mut(&key) {
                 slot.caller = Arc::new(Caller::new(Arc::clone(&endpoint), &self.config.policy));
+                slot.weight = weight;
                 slot.lane.set_endpoint(endpoint, now);
                 self.wake(key);
             }
@@ -315,7 +317,7 @@ impl Dispatcher {
     /// may be in flight.
     fn pump(&mut self, now: Timestamp) {
         while self.flying.len() < self.config.in_flight_max {
-            let Some(key) = self.ready.pop_front() else { return };
+            let Some(key) = self.ready.pop() else { return };
             let Some(slot) = self.lanes.get_mut(&key) else { continue };
             slot.is_ready = false;
             let step = slot.change(&mut self.beyond, |lane| lane.next(now));
@@ -323,6 +325,7 @@ impl Dispatcher {
             match step {
                 Step::Send(delivery) => {
                     self.flying.insert(delivery.id.pos());
+                    self.ready.begin(delivery.tenant);
                     let (context, out) = (Arc::clone(&self.context), self.landings_out.clone());
                     self.tasks.spawn(async move {
                         let _ = out.send(attempt::run(&context, &caller, delivery).await);
@@ -413,9 +416,23 @@ impl Dispatcher {
     }
 
     fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: bool, now: Timestamp) {
-        let caller = Arc::new(Caller::new(Arc::clone(endpoint), &self.config.policy));
-        let lane = Lane::new(Arc::clone(endpoint), stored, now);
-        self.lanes.insert(endpoint.key, Slot { lane, caller, timer: None, is_ready: false });
+        let (endpoint, weight) = self.as_its_tenant_stands(endpoint);
+        let caller = Arc::new(Caller::new(Arc::clone(&endpoint), &self.config.policy));
+        let (key, lane) = (endpoint.key, Lane::new(endpoint, stored, now));
+        self.lanes.insert(key, Slot { lane, caller, weight, timer: None, is_ready: false });
+    }
+
+    /// The endpoint as its lane is to see it, and the weight of its tenant: while that
+    /// is suspended, all of its endpoints are as if paused.
+    fn as_its_tenant_stands(&self, endpoint: &Arc<Endpoint>) -> (Arc<Endpoint>, u32) {
+        match self.store.directory().tenant(endpoint.tenant) {
+            Some(tenant) if tenant.suspended && endpoint.state == EndpointState::Active => {
+                let held = Endpoint { state: EndpointState::Paused, ..(**endpoint).clone() };
+                (Arc::new(held), tenant.weight)
+            }
+            Some(tenant) => (Arc::clone(endpoint), tenant.weight),
+            None => (Arc::clone(endpoint), Tenant::WEIGHT),
+        }
     }
 
     fn close_lane(&mut self, key: EndpointKey) {
@@ -432,7 +449,7 @@ impl Dispatcher {
         let Some(slot) = self.lanes.get_mut(&key) else { return };
         if !slot.is_ready {
             slot.is_ready = true;
-            self.ready.push_back(key);
+            self.ready.push(slot.lane.endpoint().tenant, slot.weight, key);
         }
     }
 

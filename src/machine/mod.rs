@@ -24,5 +24,6 @@ pub mod retry_after;
 pub mod route;
 #[cfg(test)]
 mod samples;
+pub mod share;
 #[cfg(test)]
 mod sim;

@@ -47,14 +47,7 @@ impl Store {
     ) -> Result<(Vec<AuditEntry>, Option<Pos>), Error> {
         let pos = |entry: &AuditEntry| Pos(entry.sequence);
         let select = || select(filter);
-        let scan = Scan {
-            select,
-            column: "sequence",
-            decode,
-            fits: |_: &AuditEntry| true,
-            pos,
-            heavy: true,
-        };
+        let scan = Scan { select, column: "sequence", decode, fits: |_: &AuditEntry| true, pos, heavy: true };
         scan.page(&self.readers, page).await
     }
 }

@@ -43,7 +43,8 @@ pub struct Credential {
 impl Credential {
     /// Notes a use.
     pub fn used(&self, now: Timestamp) {
-        if now.0 - self.used_at.load(Ordering::Relaxed) >= USE_NOTED_EVERY.0 {
+        let last = Timestamp(self.used_at.load(Ordering::Relaxed));
+        if last.plus(USE_NOTED_EVERY) <= now {
             self.used_at.store(now.0, Ordering::Relaxed);
         }
     }

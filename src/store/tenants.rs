@@ -94,7 +94,7 @@ pub(super) fn edit(
         config(&next),
         next.key
     ])?;
-    if next.suspended != current.suspended {
+    if (next.suspended, next.weight) != (current.suspended, current.weight) {
         tx.reroute(Reroute::Tenant(key));
     }
     Ok(Changed::Done(put(tx, next)))
