@@ -41,7 +41,7 @@ pub fn init_metrics() -> Result<PrometheusHandle, Error> {
     let builder =
         PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
     let handle = builder.install_recorder()?;
-    metrics::describe_counter!("webhook_events_total", "Events accepted, by type.");
+    metrics::describe_counter!("webhook_events_total", "Events accepted, by tenant and type.");
     metrics::describe_counter!("webhook_deliveries_total", "Deliveries that came into a status.");
     metrics::describe_histogram!("webhook_delivery_duration_seconds", "Duration of attempts.");
     metrics::describe_gauge!("webhook_queue_size", "Deliveries not in a final status.");

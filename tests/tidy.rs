@@ -42,6 +42,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "feed",
             "front",
             "grpc",
+            "peer",
             "receiver",
             "rest",
             "store",

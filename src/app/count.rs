@@ -1,4 +1,4 @@
-//! Counts accepted events by type.
+//! Counts accepted events by tenant and type.
 
 use std::{
     collections::HashMap,
@@ -7,27 +7,35 @@ use std::{
 
 use metrics::{Counter, counter};
 
-/// Types with a count of their own; those that come later share `other`, so that
-/// no publisher can fill the metrics.
-const TYPES_MAX: usize = 200;
+use crate::{domain::TenantKey, store::Directory};
+
+/// Types of tenants with a count of their own; those that come later share `other`,
+/// so that no publisher can fill the metrics.
+const COUNTS_MAX: usize = 1000;
 
 /// Counters of `webhook_events_total`, kept at hand.
 #[derive(Default)]
-pub(super) struct EventCounts(Mutex<HashMap<Arc<str>, Counter>>);
+pub(super) struct EventCounts(Mutex<HashMap<(TenantKey, Arc<str>), Counter>>);
 
 impl EventCounts {
     /// Counts one event.
-    pub fn count(&self, event_type: &Arc<str>) {
+    pub fn count(&self, tenant: TenantKey, event_type: &Arc<str>, directory: &Directory) {
+        let key = (tenant, Arc::clone(event_type));
         let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = counters.get(event_type) {
+        if let Some(known) = counters.get(&key) {
             return known.increment(1);
         }
-        if counters.len() >= TYPES_MAX {
-            return counter!("webhook_events_total", "event_type" => "other").increment(1);
+        let of = |tenant: &str, event_type: &str| {
+            let (tenant, event_type) = (tenant.to_owned(), event_type.to_owned());
+            counter!("webhook_events_total", "tenant" => tenant, "event_type" => event_type)
+        };
+        if counters.len() >= COUNTS_MAX {
+            return of("other", "other").increment(1);
         }
-        let made = counter!("webhook_events_total", "event_type" => event_type.to_string());
+        let name = directory.tenant(tenant).map_or_else(|| "other".into(), |it| Arc::clone(&it.id));
+        let made = of(&name, event_type);
         made.increment(1);
-        counters.insert(Arc::clone(event_type), made);
+        counters.insert(key, made);
     }
 }
 

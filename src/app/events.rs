@@ -59,8 +59,10 @@ impl App {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<_> =
-            events.iter().map(|it| (it.idempotency_key.clone(), Arc::clone(&it.event_type))).collect();
+        let keys: Vec<_> = events
+            .iter()
+            .map(|it| (it.idempotency_key.clone(), it.tenant, Arc::clone(&it.event_type)))
+            .collect();
         if atomic {
             no_conflicting_twins(&events)?;
         }
@@ -74,9 +76,9 @@ impl App {
             return Err(refusal(*refused, key.unwrap_or_default()));
         }
         let answers = answers.into_iter().zip(keys);
-        let told = answers.map(|(answer, (key, event_type))| {
+        let told = answers.map(|(answer, (key, tenant, event_type))| {
             if answer.as_ref().is_ok_and(|published| !published.duplicate) {
-                self.event_counts.count(&event_type);
+                self.event_counts.count(tenant, &event_type, self.store.directory());
             }
             answer.map_err(|refused| refusal(refused, key))
         });

@@ -10,7 +10,7 @@ use super::{
     attempt::{self, Context},
     caller::Caller,
     handle::{Ask, Circuit, Handle},
-    observe,
+    observe::Observer,
 };
 use crate::{
     clock::Clock,
@@ -89,6 +89,7 @@ pub async fn start(
         ready: Share::default(),
         flying: FxHashSet::default(),
         swept_at: now,
+        observer: Observer::default(),
         page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
     };
     for key in waiting {
@@ -129,6 +130,7 @@ struct Dispatcher {
     /// Deliveries whose attempt is not recorded yet.
     flying: FxHashSet<Pos>,
     swept_at: Timestamp,
+    observer: Observer,
     /// Pages read at once at most, so that many lanes, as after a start, leave
     /// readers to the callers.
     page_readers: Arc<Semaphore>,
@@ -264,7 +266,7 @@ impl Dispatcher {
     }
 
     fn learn(&mut self, change: &Change, now: Timestamp) {
-        observe::change(change);
+        self.observer.change(change, self.store.directory());
         let (delivery, key) = (&change.delivery, change.delivery.endpoint);
         if change.attempt.is_some() && self.flying.remove(&delivery.id.pos()) {
             self.ready.end(delivery.tenant);

@@ -84,7 +84,7 @@ impl Access {
             return Admission::refused(caller.refuse(error));
         }
         let peer = request.extensions().get::<Peer>().copied();
-        let recognised = self.recognise(request.headers(), peer);
+        let recognised = recognise(&self.app, request.headers(), peer);
         let paced = recognised.and_then(|principal| self.app.pace(&principal).map(|()| principal));
         let principal = match paced {
             Ok(principal) => principal,
@@ -107,16 +107,24 @@ impl Access {
         let entry = record.entry(self.app.now(), code);
         self.app.audit(entry).await.map_err(|error| Box::new(caller.refuse(error)))
     }
+}
 
-    fn recognise(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Principal, Error> {
-        let token = headers.get(header::AUTHORIZATION).map(|value| bearer(text(value))).transpose()?;
-        self.app.recognise(Shown {
-            token,
-            certificate: peer.and_then(|peer| peer.certificate),
-            address: peer.map(|peer| peer.address.ip()),
-            tenant: headers.get(TENANT).map(text),
-        })
-    }
+/// Whether a caller may see what needs a scope, other than by a method of ours.
+pub fn admits(app: &App, headers: &HeaderMap, peer: Option<Peer>, scope: &str) -> Result<(), Box<Status>> {
+    let caller = Caller::named(headers.get(REQUEST_ID));
+    let recognised = recognise(app, headers, peer).and_then(|principal| principal.require(scope));
+    recognised.map_err(|error| Box::new(caller.refuse(error)))
+}
+
+/// Who calls, by what the headers and the connection show.
+fn recognise(app: &App, headers: &HeaderMap, peer: Option<Peer>) -> Result<Principal, Error> {
+    let token = headers.get(header::AUTHORIZATION).map(|value| bearer(text(value))).transpose()?;
+    app.recognise(Shown {
+        token,
+        certificate: peer.and_then(|peer| peer.certificate),
+        address: peer.map(|peer| peer.address.ip()),
+        tenant: headers.get(TENANT).map(text),
+    })
 }
 
 /// All methods of ours, by path.

@@ -29,6 +29,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder;
 
 use self::access::Access;
+pub use self::access::admits;
 use self::pb::{
     api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
     dead_letter_service_server::DeadLetterServiceServer, delivery_service_server::DeliveryServiceServer,

@@ -174,7 +174,7 @@ pub async fn run(
     tasks.spawn(keep_up(metrics.clone(), drain.clone()));
 
     let (services, health) = grpc::services(Arc::clone(&app)).await?;
-    let pages = pages::routes(Arc::clone(&store), metrics, drain.clone());
+    let pages = pages::routes(Arc::clone(&app), Arc::clone(&store), metrics, drain.clone());
     let extra = if profile.is_dev() { pages.merge(receiver::router(clock.clone())) } else { pages };
     let house = front::app(services, extra, grpc::pb::DESCRIPTORS)?;
     let door = front::with_request_ids(front::loopback_only(house, profile.is_dev()), entropy.clone());

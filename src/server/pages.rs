@@ -2,16 +2,31 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Extension, Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Store;
+use crate::{app::App, grpc, peer::Peer, rest::Problem, store::Store};
 
-/// The pages, as routes.
-pub(super) fn routes(store: Arc<Store>, metrics: PrometheusHandle, drain: CancellationToken) -> Router {
+/// What a key must be allowed to read the metrics.
+const METRICS: &str = "ops:read";
+
+/// The pages, as routes. Health is told to everybody, metrics to administrators.
+pub(super) fn routes(
+    app: Arc<App>,
+    store: Arc<Store>,
+    metrics: PrometheusHandle,
+    drain: CancellationToken,
+) -> Router {
     Router::new().route("/health", get(healthy)).route("/metrics", get(scrape)).with_state(Facts {
+        app,
         store,
         metrics,
         drain,
@@ -21,6 +36,7 @@ pub(super) fn routes(store: Arc<Store>, metrics: PrometheusHandle, drain: Cancel
 /// What the plain pages tell of.
 #[derive(Clone)]
 struct Facts {
+    app: Arc<App>,
     store: Arc<Store>,
     metrics: PrometheusHandle,
     drain: CancellationToken,
@@ -33,12 +49,16 @@ async fn healthy(State(facts): State<Facts>) -> impl IntoResponse {
     (code, Json(json!({"status": status, "version": env!("CARGO_PKG_VERSION")})))
 }
 
-async fn scrape(State(facts): State<Facts>) -> impl IntoResponse {
+async fn scrape(State(facts): State<Facts>, peer: Option<Extension<Peer>>, headers: HeaderMap) -> Response {
+    if let Err(status) = grpc::admits(&facts.app, &headers, peer.map(|it| it.0), METRICS) {
+        let id = headers.get("x-request-id");
+        return Problem::from_status(&status).with_request_id(id).into_response();
+    }
     let gauges = facts.store.gauges();
     metrics::gauge!("webhook_queue_size").set(gauges.open.load(Ordering::Relaxed) as f64);
     metrics::gauge!("webhook_endpoints_total").set(facts.store.routes().len() as f64);
     metrics::counter!("hookwire_commits_total").absolute(gauges.commits.load(Ordering::Relaxed));
     metrics::gauge!("hookwire_feed_position").set(facts.store.recent().position().0 as f64);
     metrics::gauge!("hookwire_pending_bytes").set(facts.store.pending_bytes() as f64);
-    ([("content-type", "text/plain; version=0.0.4")], facts.metrics.render())
+    ([("content-type", "text/plain; version=0.0.4")], facts.metrics.render()).into_response()
 }
