@@ -11,6 +11,7 @@ mod bodies;
 mod crash;
 mod idempotency;
 mod isolation;
+mod keys;
 mod limits;
 mod reflection;
 mod rest;

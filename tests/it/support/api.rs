@@ -3,18 +3,43 @@
 use std::time::Duration;
 
 use hookwire::grpc::pb::{
-    self, DeliveryStatus, dead_letter_service_client::DeadLetterServiceClient,
+    self, DeliveryStatus, api_key_service_client::ApiKeyServiceClient,
+    audit_service_client::AuditServiceClient, dead_letter_service_client::DeadLetterServiceClient,
     delivery_service_client::DeliveryServiceClient, endpoint_service_client::EndpointServiceClient,
     event_service_client::EventServiceClient, operation_service_client::OperationServiceClient,
-    payload::Body,
+    payload::Body, tenant_service_client::TenantServiceClient,
 };
 use tonic::{
-    Code, Status, Streaming,
+    Code, Request, Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt as _;
 
 use super::eventually;
+
+/// Sends a token and the name of a tenant, if there are any, with every call.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    token: Option<MetadataValue<Ascii>>,
+    tenant: Option<MetadataValue<Ascii>>,
+}
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        if let Some(tenant) = &self.tenant {
+            request.metadata_mut().insert("hookwire-tenant", tenant.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A connection that calls go out on.
+pub type Wire = InterceptedService<Channel, Credentials>;
 
 /// Clients over one connection. Each call clones its client, which is a handle.
 #[derive(Clone)]
@@ -22,30 +47,76 @@ pub struct Api {
     /// For the services of other packages.
     pub channel: Channel,
     /// Publishes.
-    pub events: EventServiceClient<Channel>,
+    pub events: EventServiceClient<Wire>,
     /// Registers.
-    pub endpoints: EndpointServiceClient<Channel>,
+    pub endpoints: EndpointServiceClient<Wire>,
     /// Follows.
-    pub deliveries: DeliveryServiceClient<Channel>,
+    pub deliveries: DeliveryServiceClient<Wire>,
     /// Buries and revives.
-    pub dead_letters: DeadLetterServiceClient<Channel>,
+    pub dead_letters: DeadLetterServiceClient<Wire>,
     /// Tracks.
-    pub operations: OperationServiceClient<Channel>,
+    pub operations: OperationServiceClient<Wire>,
+    /// Administers tenants.
+    pub tenants: TenantServiceClient<Wire>,
+    /// Administers keys.
+    pub keys: ApiKeyServiceClient<Wire>,
+    /// Tells who did what.
+    pub audit: AuditServiceClient<Wire>,
 }
 
 impl Api {
     /// Connects when first used, and again whenever the connection is lost.
     pub fn at(port: u16) -> Self {
+        Self::at_with(port, None)
+    }
+
+    /// The same with a token.
+    pub fn at_with(port: u16, token: Option<&str>) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a URL");
         let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy();
+        Self::over(channel, token, None)
+    }
+
+    /// The same over the same connection, with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self::over(self.channel.clone(), Some(token), None)
+    }
+
+    /// The same over the same connection, for a tenant.
+    pub fn for_tenant(&self, token: &str, tenant: &str) -> Self {
+        Self::over(self.channel.clone(), Some(token), Some(tenant))
+    }
+
+    fn over(channel: Channel, token: Option<&str>, tenant: Option<&str>) -> Self {
+        let token = token.map(|token| format!("Bearer {token}").parse().expect("a token"));
+        let tenant = tenant.map(|tenant| tenant.parse().expect("a tenant"));
+        let wire = InterceptedService::new(channel.clone(), Credentials { token, tenant });
         Self {
-            events: EventServiceClient::new(channel.clone()),
-            endpoints: EndpointServiceClient::new(channel.clone()),
-            deliveries: DeliveryServiceClient::new(channel.clone()),
-            dead_letters: DeadLetterServiceClient::new(channel.clone()),
-            operations: OperationServiceClient::new(channel.clone()),
+            events: EventServiceClient::new(wire.clone()),
+            endpoints: EndpointServiceClient::new(wire.clone()),
+            deliveries: DeliveryServiceClient::new(wire.clone()),
+            dead_letters: DeadLetterServiceClient::new(wire.clone()),
+            operations: OperationServiceClient::new(wire.clone()),
+            tenants: TenantServiceClient::new(wire.clone()),
+            keys: ApiKeyServiceClient::new(wire.clone()),
+            audit: AuditServiceClient::new(wire),
             channel,
         }
+    }
+
+    /// Makes a key of a tenant; its id and its token.
+    pub async fn create_key(&self, tenant: &str, scopes: &[&str]) -> (String, String) {
+        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        let api_key = pb::ApiKey { tenant_id: tenant.to_owned(), scopes, ..Default::default() };
+        let request = pb::CreateApiKeyRequest { api_key: Some(api_key) };
+        let made = self.keys.clone().create_api_key(request).await.expect("CreateApiKey").into_inner();
+        (made.api_key.expect("the key").id, made.token)
+    }
+
+    /// Makes a tenant.
+    pub async fn create_tenant(&self, tenant: pb::Tenant) {
+        let request = pb::CreateTenantRequest { tenant: Some(tenant) };
+        self.tenants.clone().create_tenant(request).await.expect("CreateTenant");
     }
 
     /// Registers an endpoint.

@@ -12,5 +12,5 @@ pub use api::{Api, detail, event, is_final, open_endpoint, reason_of, span, tran
 pub use http::{Reply, http, http_stream};
 pub use load::{Load, body_of, key_in};
 pub use receiver::{Answer, Received, Receiver};
-pub use server::Server;
+pub use server::{PROGRAM, Server};
 pub use time::{Dice, alone, eventually, now, percentile};
