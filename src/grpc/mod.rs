@@ -12,6 +12,7 @@ mod events;
 mod facts;
 mod gateway;
 mod operations;
+mod panics;
 pub mod pb;
 mod publish_stream;
 mod services;
@@ -29,7 +30,7 @@ use self::pb::{
     endpoint_service_server::EndpointServiceServer, event_service_server::EventServiceServer,
     operation_service_server::OperationServiceServer,
 };
-pub use self::services::Services;
+pub use self::{panics::said, services::Services};
 use crate::{app::App, domain::TenantKey};
 
 /// Whose everything is.
