@@ -2,12 +2,18 @@
 //! of the environment.
 
 mod bench;
+mod clients;
+mod tls;
 
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-pub use self::bench::{Bench, BenchRaw, Scenario};
+pub use self::{
+    bench::{Bench, BenchRaw, Scenario},
+    clients::Clients,
+    tls::Tls,
+};
 
 /// Delivers webhooks: events in over gRPC, stored durably, brought to every
 /// subscribed endpoint over HTTP.
@@ -52,6 +58,9 @@ pub struct Serve {
     /// Address to listen on.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
+    /// How clients reach it.
+    #[command(flatten)]
+    pub tls: Tls,
     /// What it shares with a development server.
     #[command(flatten)]
     pub server: Server,
@@ -81,6 +90,9 @@ pub struct Server {
     /// Days that finished deliveries and their events are kept.
     #[arg(long, env = "HOOKWIRE_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub retention_days: u32,
+    /// Who may connect.
+    #[command(flatten)]
+    pub clients: Clients,
     /// For tests of compaction: milliseconds instead of hours.
     #[arg(long, env = "HOOKWIRE_FEED_RETENTION_MS", hide = true)]
     pub feed_retention_ms: Option<u32>,

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// What each module of `src/` may use. A module may use itself.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("entropy", &["domain"]),
@@ -21,10 +21,11 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("egress", &["domain", "clock"]),
     ("engine", &["domain", "clock", "entropy", "signing", "content", "machine", "store", "feed", "egress"]),
     ("app", &["domain", "clock", "entropy", "machine", "store", "feed", "egress", "engine"]),
-    ("grpc", &["domain", "feed", "app", "engine", "machine", "store"]),
+    ("peer", &[]),
+    ("grpc", &["domain", "feed", "app", "engine", "machine", "store", "peer"]),
     ("rest", &["domain", "grpc"]),
     ("receiver", &["clock", "domain"]),
-    ("front", &["rest", "entropy", "grpc"]),
+    ("front", &["domain", "clock", "rest", "entropy", "grpc", "peer"]),
     ("telemetry", &[]),
     ("config", &[]),
     ("bench", &["domain", "clock", "signing", "grpc", "config"]),

@@ -5,10 +5,11 @@ use std::{net::SocketAddr, path::Path};
 use super::Profile;
 
 /// Where it is, and what to type next.
-pub(super) fn text(profile: &Profile, address: SocketAddr) -> String {
+pub(super) fn text(profile: &Profile, address: SocketAddr, encrypted: bool) -> String {
+    let scheme = if encrypted { "https" } else { "http" };
     match profile {
         Profile::Dev(dev) => development(address, &dev.server.data_dir),
-        Profile::Serve(_) => format!("Hookwire is ready on http://{address}\n"),
+        Profile::Serve(_) => format!("Hookwire is ready on {scheme}://{address}\n"),
     }
 }
 
