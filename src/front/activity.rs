@@ -83,7 +83,8 @@ impl Drop for Counted {
 }
 
 /// The body of an answer, which counts while it is sent. It is asked for the next piece
-/// when the client has made room for it.
+/// once the client has made room for some of the one before. What was handed over whole
+/// and not taken counts no more: its connection is idle then.
 #[derive(Debug)]
 pub(super) struct Sent<B> {
     body: B,

@@ -144,3 +144,146 @@ impl http_body::Body for Watched {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use axum::{Router, routing::get};
+    use futures_util::{StreamExt as _, stream};
+    use http::StatusCode;
+    use http_body_util::BodyExt as _;
+    use serde_json::Value;
+    use tower::ServiceExt as _;
+    use tracing::Level;
+
+    use super::*;
+    use crate::peer::Peer;
+
+    /// Panics at `/bug`, and at `/stream` once it has sent something.
+    fn buggy() -> Door<Router> {
+        async fn bug() -> StatusCode {
+            panic!("what was wrong")
+        }
+        let pieces = || {
+            let first = stream::iter([Ok::<_, io::Error>("first")]);
+            Body::from_stream(first.chain(stream::once(async { panic!("what was wrong") })))
+        };
+        let app = Router::new()
+            .route("/bug", get(bug).post(bug))
+            .route("/stream", get(async move || pieces()))
+            .route("/", get(async || "fine"));
+        door(app, Clock::system(), Entropy::seeded(1))
+    }
+
+    async fn send(request: http::request::Builder) -> http::Response<Watched> {
+        buggy().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    /// What is logged while this is.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn listen(&self, level: Level) -> tracing::subscriber::DefaultGuard {
+            let log = self.clone();
+            let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(level);
+            tracing::subscriber::set_default(subscriber.with_writer(move || log.clone()).finish())
+        }
+
+        /// What the house said, of the given level.
+        fn of(&self, level: &str) -> Vec<Value> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            lines
+                .filter(|line| line["level"] == level)
+                .filter(|line| line["target"].as_str().unwrap().starts_with("hookwire"))
+                .collect()
+        }
+    }
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bug_is_answered_with_the_request_s_id_and_told_to_the_log() {
+        let log = Log::default();
+        let _listening = log.listen(Level::INFO);
+        let response = send(Request::get("/bug").header("x-request-id", "r-1")).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["x-request-id"], "r-1");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&problem["code"], &problem["request_id"]), (&"INTERNAL".into(), &"r-1".into()));
+        assert!(!problem.to_string().contains("what was wrong"));
+        let logged = log.of("ERROR");
+        assert_eq!(
+            (&logged[0]["panic"], &logged[0]["request_id"]),
+            (&"what was wrong".into(), &"r-1".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_bug_is_internal_to_a_grpc_client() {
+        let response = send(Request::post("/bug").header("content-type", "application/grpc")).await;
+        assert_eq!(
+            (response.status(), &response.headers()["grpc-status"]),
+            (StatusCode::OK, &"13".parse().unwrap())
+        );
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+    }
+
+    #[tokio::test]
+    async fn a_body_with_a_bug_breaks_off() {
+        let mut body = send(Request::get("/stream")).await.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "first");
+        body.frame().await.unwrap().unwrap_err();
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn debug_tells_of_each_request_and_nothing_of_what_it_carried() {
+        let log = Log::default();
+        let _listening = log.listen(Level::DEBUG);
+        let peer = Peer { address: "192.0.2.1:5".parse().unwrap(), certificate: None };
+        let request = || {
+            let request = Request::get("/?token=secret").header("authorization", "secret");
+            request.header("x-request-id", "r-1").extension(peer)
+        };
+        send(request()).await.into_body().collect().await.unwrap();
+        drop(send(request().uri("/stream?token=secret")).await);
+        drop(buggy().call(request().body(Body::empty()).unwrap()));
+
+        let lines = log.of("DEBUG");
+        let [whole, left, never] = &lines[..] else { panic!("three requests: {lines:#?}") };
+        assert_eq!((&whole["status"], &whole["message"]), (&200.into(), &"answered".into()));
+        let span = &whole["span"];
+        assert_eq!((&span["method"], &span["path"]), (&"GET".into(), &"/".into()));
+        assert_eq!((&span["peer"], &span["request_id"]), (&"192.0.2.1:5".into(), &"r-1".into()));
+        assert_eq!(span["protocol"], "http/1.1");
+        assert!(whole["duration_us"].is_i64(), "{whole}");
+        assert_eq!(left["message"], "left before the end of the answer");
+        assert_eq!((never["status"].is_null(), &never["message"]), (true, &left["message"]));
+        assert!(lines.iter().all(|line| !line.to_string().contains("secret")));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_followed_while_nobody_listens() {
+        let log = Log::default();
+        let _listening = log.listen(Level::INFO);
+        let body = send(Request::get("/")).await.into_body();
+        assert!(body.call.is_none());
+        assert!(log.of("DEBUG").is_empty());
+    }
+}

@@ -28,6 +28,8 @@ mod loopback;
 mod proxies;
 mod request_id;
 mod serve;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod trace;
 

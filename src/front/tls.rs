@@ -108,7 +108,7 @@ impl Tls {
     }
 
     /// Uses the files if they are others than last time; `told` says it even if not.
-    fn look(&self, told: bool) {
+    pub(super) fn look(&self, told: bool) {
         let read = self.files.read();
         let digest = read.as_ref().ok().map(Contents::digest);
         let before = std::mem::replace(&mut *lock(self.seen.write()), digest);
