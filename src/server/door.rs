@@ -78,7 +78,28 @@ fn affordable(asked: u64, open_files: u64, in_flight: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::config::{Cli, Command};
+
+    fn serve(args: &[&str]) -> Result<bool, String> {
+        let cli = Cli::parse_from([&["hookwire", "serve"], args].concat());
+        let Command::Serve(serve) = cli.command else { panic!("serve: {cli:?}") };
+        tls(&Profile::Serve(serve)).map(|tls| tls.is_some()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn clear_text_beyond_loopback_needs_consent() {
+        for host in ["127.0.0.1", "127.8.9.1", "::1"] {
+            assert_eq!(serve(&["--host", host]), Ok(false), "{host}");
+        }
+        for host in ["0.0.0.0", "::", "192.0.2.1"] {
+            let refused = serve(&["--host", host]).unwrap_err();
+            assert!(refused.contains(host) && refused.contains("--plaintext"), "{refused}");
+            assert_eq!(serve(&["--host", host, "--plaintext"]), Ok(false), "{host}");
+        }
+    }
 
     #[test]
     fn deliveries_have_their_open_files_before_clients() {

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::{Api, eventually};
 
-const READY: &str = "Hookwire is ready on http://127.0.0.1:";
+const READY: &str = "Hookwire is ready on ";
 /// A debug build that replays a store left behind by kill -9, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -40,6 +40,8 @@ pub struct Server {
 pub struct Builder {
     data: Arc<TempDir>,
     port: u16,
+    profile: &'static str,
+    args: Vec<String>,
     env: Vec<(&'static str, String)>,
 }
 
@@ -53,7 +55,7 @@ impl Server {
     /// A server with other settings.
     pub fn build() -> Builder {
         let data = Arc::new(tempfile::tempdir().expect("temporary directory"));
-        Builder { data, port: 0, env: Vec::new() }
+        Builder { data, port: 0, profile: "dev", args: Vec::new(), env: Vec::new() }
     }
 
     /// Clients of this server over a connection of their own, which is opened
@@ -67,6 +69,13 @@ impl Server {
         self.settings.data_dir()
     }
 
+    /// The most memory it ever had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub fn kill9(&mut self) {
         self.child.kill().expect("kill");
@@ -75,8 +84,16 @@ impl Server {
 
     /// Asks to stop, without waiting.
     pub fn send_sigterm(&self) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("SIGTERM");
+        self.send(Signal::TERM);
+    }
+
+    /// Asks to read its files again.
+    pub fn send_sighup(&self) {
+        self.send(Signal::HUP);
+    }
+
+    fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
     }
 
     /// SIGTERM, and the status it ends with.
@@ -138,6 +155,13 @@ impl Builder {
         self
     }
 
+    /// A server for production, with these arguments besides.
+    pub fn serve(mut self, args: &[&str]) -> Self {
+        self.profile = "serve";
+        self.args = args.iter().map(|argument| (*argument).to_owned()).collect();
+        self
+    }
+
     /// On a port that is not handed out to outgoing connections, so that it is
     /// still free at a restart.
     pub fn restartable(mut self) -> Self {
@@ -162,12 +186,11 @@ impl Builder {
             // Reads on after the line it looks for, so that the server never
             // blocks on a full pipe.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(rest) = line.split_once(READY).map(|(_, rest)| rest) {
-                    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                    if let (Ok(port), Some(ready)) = (digits.parse(), ready.take()) {
-                        // The test may have given up.
-                        let _ = ready.send(port);
-                    }
+                let url = line.strip_prefix(READY);
+                let port = url.and_then(|url| url.rsplit(':').next()).and_then(|port| port.parse().ok());
+                if let Some((port, ready)) = port.zip(ready.take()) {
+                    // The test may have given up.
+                    let _ = ready.send(port);
                 }
             }
         });
@@ -184,8 +207,9 @@ impl Builder {
     fn command(&self, port: u16) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookwire"));
         command
-            .args(["dev", "--host", "127.0.0.1", "--port", &port.to_string(), "--data-dir"])
+            .args([self.profile, "--host", "127.0.0.1", "--port", &port.to_string(), "--data-dir"])
             .arg(self.data_dir())
+            .args(&self.args)
             .env("LOG_LEVEL", env::var("LOG_LEVEL").unwrap_or_else(|_| "info".to_owned()))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
