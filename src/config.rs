@@ -2,7 +2,9 @@
 //! of the environment.
 
 mod bench;
+mod clients;
 mod keys;
+mod tls;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -10,7 +12,9 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::{
     bench::{Bench, BenchRaw, Scenario},
+    clients::Clients,
     keys::{AdminKey, Administrator},
+    tls::Tls,
 };
 
 /// Delivers webhooks: events in over gRPC, stored durably, brought to every
@@ -59,6 +63,9 @@ pub struct Serve {
     /// Address to listen on.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
+    /// How clients reach it.
+    #[command(flatten)]
+    pub tls: Tls,
     /// What it shares with a development server.
     #[command(flatten)]
     pub server: Server,
@@ -94,6 +101,9 @@ pub struct Server {
     /// Days that entries of the audit log are kept.
     #[arg(long, env = "HOOKWIRE_AUDIT_RETENTION_DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub audit_retention_days: u32,
+    /// Who may connect.
+    #[command(flatten)]
+    pub clients: Clients,
     /// For tests of compaction: milliseconds instead of hours.
     #[arg(long, env = "HOOKWIRE_FEED_RETENTION_MS", hide = true)]
     pub feed_retention_ms: Option<u32>,

@@ -28,12 +28,15 @@
 //!
 //! **Talking**
 //!
+//! - [`peer`]: who is at the other end of a connection, as `front` tells it.
 //! - [`app`]: the use cases, one file per aggregate; watching; background work.
 //! - [`grpc`]: wire in and out. *A new RPC goes into `proto/`, `grpc/` and `app/`
 //!   under its noun*; REST follows from its `google.api.http` option.
 //! - [`rest`]: REST/JSON as a translation of the same RPCs.
 //! - [`receiver`]: the test receiver at `/test/webhook`.
-//! - [`front`]: the one port: connections, request ids, who answers what.
+//! - [`front`]: the one port: TLS, connections and their limits, request ids, traces,
+//!   the panic guard, who answers what. *A new limit of connections goes into
+//!   `front/limits.rs`.*
 //!
 //! **Running**
 //!

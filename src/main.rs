@@ -9,12 +9,11 @@ use hookwire::{
     clock::Clock,
     config::{self, Cli, Command},
     entropy::Entropy,
-    server::{self, Profile, administrator},
+    server::{self, Profile, Signals, administrator},
     telemetry,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 
 /// glibc's allocator took a sixth of the CPU of a delivery: much is allocated on one
 /// thread and freed on another.
@@ -49,15 +48,15 @@ fn run_server(profile: Profile) -> anyhow::Result<()> {
     let metrics = telemetry::init_metrics()?;
     let delivery = runtime()?;
     runtime()?.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::spawn(obey(stop.clone()));
+        let signals = Signals::default();
+        tokio::spawn(obey(signals.clone()));
         let announce = move |text: &str| {
             // Whoever closed our output wants the server all the same.
             let mut out = std::io::stdout().lock();
             let _ = out.write_all(text.as_bytes());
             let _ = out.flush();
         };
-        Ok(server::run(profile, metrics, delivery.handle(), stop, announce).await?)
+        Ok(server::run(profile, metrics, delivery.handle(), signals, announce).await?)
     })
 }
 
@@ -65,11 +64,11 @@ fn run_bench(options: config::Bench) -> anyhow::Result<()> {
     let program = config::this_program()?;
     let receiving = runtime()?;
     runtime()?.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::spawn(obey(stop.clone()));
+        let signals = Signals::default();
+        tokio::spawn(obey(signals.clone()));
         tokio::select! {
             result = bench::run(options, program, receiving.handle().clone()) => result,
-            () = stop.cancelled() => anyhow::bail!("stopped before the end"),
+            () = signals.stop.cancelled() => anyhow::bail!("stopped before the end"),
         }
     })
 }
@@ -90,10 +89,12 @@ fn allow_open_files() {
     }
 }
 
-/// The first signal asks for an orderly stop, the second ends at once.
-async fn obey(stop: CancellationToken) {
+/// The first signal to end asks for an orderly stop, the second ends at once; SIGHUP asks
+/// to read files again.
+async fn obey(signals: Signals) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         tracing::error!("signals cannot be received; stop the server by SIGKILL");
         return;
@@ -103,8 +104,12 @@ async fn obey(stop: CancellationToken) {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+            _ = hangup.recv() => {
+                signals.reload.notify_one();
+                continue;
+            }
         }
-        stop.cancel();
+        signals.stop.cancel();
         stops += 1;
         if stops > 1 {
             tracing::warn!("stopping at once; attempts in flight will be repeated");

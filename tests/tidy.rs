@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("grpc", &["domain", "feed", "app", "engine", "machine", "store", "peer"]),
     ("rest", &["domain", "grpc"]),
     ("receiver", &["clock", "domain"]),
-    ("front", &["rest", "entropy", "grpc"]),
+    ("front", &["domain", "clock", "rest", "entropy", "grpc", "peer"]),
     ("telemetry", &[]),
     ("config", &[]),
     ("bench", &["domain", "clock", "signing", "grpc", "config"]),

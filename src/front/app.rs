@@ -71,7 +71,7 @@ where
 }
 
 /// The content type, if it is one of gRPC's.
-fn grpc_type(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn grpc_type(headers: &HeaderMap) -> Option<HeaderValue> {
     let media_type = headers.get(header::CONTENT_TYPE)?;
     media_type.as_bytes().starts_with(b"application/grpc").then(|| media_type.clone())
 }
@@ -92,7 +92,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::{entropy::Entropy, front::with_request_ids, grpc::pb, rest::fake::Fake};
+    use crate::{clock::Clock, entropy::Entropy, front::door, grpc::pb, rest::fake::Fake};
 
     fn extra() -> Router {
         Router::new().route("/health", get(|| async { "ok" }))
@@ -103,7 +103,10 @@ mod tests {
         app.oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
     }
 
-    async fn text(response: Response) -> Vec<u8> {
+    async fn text<B>(response: Response<B>) -> Vec<u8>
+    where
+        B: HttpBody<Error: std::fmt::Debug>,
+    {
         response.into_body().collect().await.unwrap().to_bytes().to_vec()
     }
 
@@ -123,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn request_ids_are_given_on_every_way_in() {
         let app = app(Fake::default().services(), extra(), pb::DESCRIPTORS).unwrap();
-        let app = with_request_ids(app, Entropy::seeded(1));
+        let app = door(app, Clock::system(), Entropy::seeded(1));
         let problem = Request::get("/v1/endpoints/missing").body(Body::empty()).unwrap();
         let response = app.clone().oneshot(problem).await.unwrap();
         let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();

@@ -1,64 +1,68 @@
 //! The accept loop.
 //!
-//! `axum::serve` sets none of the limits below and has no bounded shutdown, and
+//! `axum::serve` sets none of the limits in [`limits`] and has no bounded shutdown, and
 //! tonic's own server offers HTTP/2 only; so the house drives hyper itself.
 
-use std::{convert::Infallible, future::Future, io, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::response::Response;
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto::Builder,
-        graceful::{GracefulShutdown, Watcher},
-    },
-    service::TowerToHyperService,
-};
+use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
-use tower::Service;
+use tokio_util::{either::Either, sync::CancellationToken};
+use tower::{BoxError, Service};
 use tracing::{debug, warn};
 
-use super::after_others::after_others;
+use super::{
+    connection::{Attached, converse},
+    limits,
+    tls::Tls,
+};
+use crate::entropy::Entropy;
 
-/// For the head of an HTTP/1 request, and for the first byte of a connection.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that is gone without a word is found out within the two of these, which
-/// is below the 60 s after which common proxies forget an idle connection.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Calls at once on one connection; clients open another connection for more.
-const STREAMS_MAX: u32 = 256;
-/// Lets one publisher keep 1 MiB in flight, so that a round trip does not bound it.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Several such publishers on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Headers of one HTTP/2 request; what proxies commonly allow.
-const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Pauses between tries at accepting when the process has run out of something.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Serves `app` until `shutdown`, then lets calls under way finish for up to
-/// `grace`, and drops what is left. The listener is closed as soon as shutdown
-/// begins.
-pub async fn serve<S>(listener: TcpListener, app: S, shutdown: CancellationToken, grace: Duration)
-where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
+/// How connections are taken.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Connections at once. One more is closed as soon as it is there: its client
+    /// learns at once what it would not in a queue, and tries again or elsewhere.
+    pub connections_max: usize,
+    /// Networks of the proxies that are believed about who their clients are.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// TLS, without which everything is in clear text.
+    pub tls: Option<Arc<Tls>>,
+    /// How long calls may take to end after the stop.
+    pub grace: Duration,
+}
+
+/// Serves `app` until `shutdown`, then lets calls under way finish for a while, and
+/// drops what is left. The listener is closed as soon as shutdown begins.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    app: S,
+    config: Config,
+    entropy: Entropy,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Unpin + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<BoxError>,
 {
-    let builder = builder();
-    let service = TowerToHyperService::new(app);
-    let graceful = GracefulShutdown::new();
+    let builder = Arc::new(limits::builder());
     let mut connections = JoinSet::new();
+    let mut full = false;
     loop {
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = connections.join_next() => {
@@ -67,42 +71,63 @@ where
                 }
                 continue;
             }
-            stream = accept(&listener) => stream,
+            accepted = accept(&listener) => accepted,
         };
-        let (builder, service, watcher) = (builder.clone(), service.clone(), graceful.watcher());
-        let shutdown = shutdown.clone();
+        let was_full = std::mem::replace(&mut full, connections.len() >= config.connections_max);
+        if full {
+            if !was_full {
+                warn!(connections = connections.len(), "no more connections are taken");
+            }
+            continue;
+        }
+        let age = limits::age(&entropy);
+        let (builder, app, config) = (Arc::clone(&builder), app.clone(), config.clone());
+        // One of its own, so that connections do not meet at one lock whenever they wake.
+        let shutdown = shutdown.child_token();
         connections.spawn(async move {
-            if speaks(&stream, &shutdown).await {
-                converse(stream, builder, service, watcher).await;
+            let greeted = shutdown.run_until_cancelled(greet(stream, config.tls.as_deref())).await;
+            match greeted {
+                Some(Ok((stream, certificate))) => {
+                    let attached = Attached::new(app, address, certificate, config.trusted_proxies);
+                    converse(stream, builder, attached, age, shutdown).await;
+                }
+                Some(Err(error)) => debug!(%error, peer = %address, "a connection ended before it began"),
+                None => {}
             }
         });
     }
     drop(listener);
-    if timeout(grace, graceful.shutdown()).await.is_err() {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(config.grace, ended).await.is_err() {
         warn!(connections = connections.len(), "dropping connections that outlasted the grace period");
     }
     connections.shutdown().await;
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX);
-    builder
+/// A connection on which somebody is, in clear text or not.
+type Greeted = Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>;
+
+/// Waits for the client to say something, in time: hyper's header timeout begins only
+/// when it knows the protocol, that is after the first bytes.
+async fn greet(stream: TcpStream, tls: Option<&Tls>) -> io::Result<(Greeted, Option<[u8; 32]>)> {
+    // Small frames of a stream must not wait for an acknowledgement.
+    stream.set_nodelay(true)?;
+    match tls {
+        Some(tls) => {
+            let (stream, certificate) = tls.accept(stream).await?;
+            Ok((Either::Right(stream), certificate))
+        }
+        None => {
+            timeout(limits::FIRST_BYTE_TIMEOUT, stream.readable()).await??;
+            Ok((Either::Left(stream), None))
+        }
+    }
 }
 
 /// The next connection. Does not fail: whatever stops one accept says nothing about
 /// the next.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    accept_with(|| listener.accept()).await.0
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    accept_with(|| listener.accept()).await
 }
 
 async fn accept_with<T, F: Future<Output = io::Result<T>>>(mut accept: impl FnMut() -> F) -> T {
@@ -129,37 +154,9 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
 }
 
-/// Whether the client says something in time. hyper's header timeout begins only
-/// when it knows the protocol, that is after the first bytes.
-async fn speaks(stream: &TcpStream, shutdown: &CancellationToken) -> bool {
-    tokio::select! {
-        () = shutdown.cancelled() => false,
-        ready = timeout(HEADER_READ_TIMEOUT, stream.readable()) => matches!(ready, Ok(Ok(()))),
-    }
-}
-
-async fn converse<S>(
-    stream: TcpStream,
-    builder: Builder<TokioExecutor>,
-    service: TowerToHyperService<S>,
-    watcher: Watcher,
-) where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
-{
-    // Small frames of a stream must not wait for an acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "cannot set TCP_NODELAY");
-    }
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = after_others(watcher.watch(connection)).await {
-        debug!(%error, "a connection ended with an error");
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, net::SocketAddr, sync::Arc};
+    use std::cell::Cell;
 
     use axum::{Router, routing::get};
     use tokio::{
@@ -170,7 +167,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        front::app,
+        clock::Clock,
+        front::{app, door},
         grpc::pb::{self, operation_service_client::OperationServiceClient},
         rest::fake::Fake,
     };
@@ -191,7 +189,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let app = app(fake.services(), extra, pb::DESCRIPTORS).unwrap();
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, app, shutdown.clone(), grace));
+        let app = door(app, Clock::system(), Entropy::seeded(1));
+        let config = Config { connections_max: 100, trusted_proxies: Arc::default(), tls: None, grace };
+        let server = tokio::spawn(serve(listener, app, config, Entropy::seeded(2), shutdown.clone()));
         (address, shutdown, server)
     }
 

@@ -1,16 +1,18 @@
-//! What holds for every call, before and after its method: the time it has, and an
-//! error of our own where a message was too large to be decoded.
+//! What holds for every call, before and after its method: the time it has, an error of
+//! our own where a message was too large to be decoded, and an answer though it panics.
 //!
 //! The front drives hyper itself, so nothing below has looked at `grpc-timeout`.
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{future::ready, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, Status, body::Body};
 
 use super::{
     TIMEOUT_MAX,
     access::{Access, Admission},
+    panics::{self, Caught},
     record::Record,
     services::Answer,
     status::{self, Caller},
@@ -39,10 +41,10 @@ pub(super) fn guard(
     let streams = path == HEALTH_WATCH || STREAMS.iter().any(|method| path.ends_with(method));
     let asked = timeout(request.headers());
     let limit = if streams { asked } else { Some(asked.unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX)) };
-    let Some(access) = access else { return bounded(call(request), limit, id) };
+    let Some(access) = access else { return bounded(call(request), limit, streams, id) };
     let Admission { verdict, record, ends } = access.admit(&mut request);
     let answer = match verdict {
-        Ok(()) => bounded(call(request), limit, id.clone()),
+        Ok(()) => bounded(call(request), limit, streams, id.clone()),
         Err(status) => Box::pin(ready(Ok(status.into_http()))),
     };
     if let Some(record) = record {
@@ -60,16 +62,21 @@ pub(super) fn guard(
 }
 
 /// Bounds a call, and words its errors.
-fn bounded(answer: Answer, limit: Option<Duration>, id: Option<HeaderValue>) -> Answer {
+fn bounded(answer: Answer, limit: Option<Duration>, streams: bool, id: Option<HeaderValue>) -> Answer {
     Box::pin(async move {
-        let response = match limit {
-            None => answer.await?,
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        let answered = match limit {
+            None => answer.await,
             Some(limit) => match tokio::time::timeout(limit, answer).await {
-                Ok(answer) => answer?,
-                Err(_) => Status::deadline_exceeded(TIME_OVER).into_http(),
+                Ok(answered) => answered,
+                Err(_) => Ok(Ok(Status::deadline_exceeded(TIME_OVER).into_http())),
             },
         };
-        Ok(reworded(response, id.as_ref()))
+        let response = match answered {
+            Ok(Ok(response)) => reworded(response, id.as_ref()),
+            Err(panic) => panics::refuse(&*panic, &Caller::named(id.as_ref())).into_http(),
+        };
+        Ok(if streams { response.map(|body| Body::new(Caught { body, id })) } else { response })
     })
 }
 
@@ -122,7 +129,49 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures_util::{StreamExt as _, stream};
+    use http_body::Frame;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tonic_types::StatusExt as _;
+
     use super::*;
+
+    fn request(path: &str) -> Request<Body> {
+        Request::post(path).header(status::REQUEST_ID, "r-1").body(Body::empty()).unwrap()
+    }
+
+    /// INTERNAL with the request's id, and nothing of what was wrong.
+    fn assert_bug(headers: &HeaderMap) {
+        let status = Status::from_header_map(headers).unwrap();
+        assert_eq!(status.code(), tonic::Code::Internal);
+        assert_eq!(status.get_details_error_info().unwrap().reason, "INTERNAL");
+        assert_eq!(status.get_details_request_info().unwrap().request_id, "r-1");
+        assert!(!status.message().contains("what was wrong"), "{status:?}");
+    }
+
+    #[tokio::test]
+    async fn a_method_that_panics_is_answered_as_internal() {
+        let call = |_| -> Answer { Box::pin(async { panic!("what was wrong") }) };
+        for path in ["/a.Service/Get", HEALTH_WATCH] {
+            assert_bug(guard(request(path), None, call).await.unwrap().headers());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_panics_ends_as_internal_after_what_it_sent() {
+        let call = |_| -> Answer {
+            let first = Frame::data(Bytes::from_static(b"first"));
+            let frames = stream::iter([Ok::<_, Status>(first)])
+                .chain(stream::once(async { panic!("what was wrong") }));
+            let body = Body::new(StreamBody::new(frames.boxed()));
+            Box::pin(async { Ok(Response::new(body)) })
+        };
+        let Ok(response) = guard(request(HEALTH_WATCH), None, call).await;
+        let collected = response.into_body().collect().await.unwrap();
+        assert_bug(collected.trailers().unwrap());
+        assert_eq!(collected.to_bytes(), "first");
+    }
 
     #[test]
     fn a_timeout_is_digits_and_a_unit() {

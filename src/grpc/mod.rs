@@ -14,6 +14,7 @@ mod events;
 mod facts;
 mod gateway;
 mod operations;
+mod panics;
 pub mod pb;
 mod publish_stream;
 mod record;
@@ -36,7 +37,7 @@ use self::pb::{
     endpoint_service_server::EndpointServiceServer, event_service_server::EventServiceServer,
     operation_service_server::OperationServiceServer, tenant_service_server::TenantServiceServer,
 };
-pub use self::services::Services;
+pub use self::{panics::said, services::Services};
 use crate::app::App;
 
 /// Longest time of a call that is not a stream.

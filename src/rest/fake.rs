@@ -11,12 +11,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::grpc::{
-    Services,
-    pb::{
-        self, delivery_service_server as delivery, endpoint_service_server as endpoint,
-        event_service_server as event, operation_service_server as operation,
+use crate::{
+    grpc::{
+        Services,
+        pb::{
+            self, delivery_service_server as delivery, endpoint_service_server as endpoint,
+            event_service_server as event, operation_service_server as operation,
+        },
     },
+    peer::Peer,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -26,6 +29,8 @@ type Changes = Pin<Box<dyn Stream<Item = Result<pb::WatchDeliveriesResponse, Sta
 #[derive(Clone, Default)]
 pub(crate) struct Fake {
     pub(crate) metadata: Arc<Mutex<MetadataMap>>,
+    /// Who made the last call.
+    pub(crate) peer: Arc<Mutex<Option<Peer>>>,
     /// The last watch, as it was asked for.
     pub(crate) watch: Arc<Mutex<pb::WatchDeliveriesRequest>>,
     /// Cancelled when a watch, or a call that waits, is dropped.
@@ -43,7 +48,8 @@ impl Fake {
     }
 
     fn note<T>(&self, request: Request<T>) -> T {
-        let (metadata, _, message) = request.into_parts();
+        let (metadata, extensions, message) = request.into_parts();
+        *self.peer.lock().unwrap() = extensions.get().copied();
         *self.metadata.lock().unwrap() = metadata;
         message
     }

@@ -1,7 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457), made from a gRPC status and
 //! its `google.rpc` details.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     body::Body,
@@ -124,6 +124,12 @@ impl Problem {
         problem
     }
 
+    /// A body that was not there in time.
+    pub fn too_slow(limit: Duration) -> Self {
+        let detail = format!("the request body did not come within {} s", limit.as_secs());
+        Self::new(Code::DeadlineExceeded, "REQUEST_TIMEOUT", detail)
+    }
+
     /// A path that nothing is at.
     pub fn no_route(path: &str) -> Self {
         Self::new(Code::NotFound, "ROUTE_NOT_FOUND", format!("there is nothing at {path}"))
@@ -192,6 +198,7 @@ fn title(reason: &str) -> String {
 fn http_status(code: Code, reason: &str) -> StatusCode {
     let by_reason = match reason {
         "METHOD_NOT_ALLOWED" => Some(405),
+        "REQUEST_TIMEOUT" => Some(408),
         "WATCH_COMPACTED" => Some(410),
         "ETAG_MISMATCH" => Some(412),
         "PAYLOAD_TOO_LARGE" => Some(413),

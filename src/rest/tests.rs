@@ -298,3 +298,11 @@ async fn a_client_that_leaves_a_call_ends_it() {
     assert!(tokio::time::timeout(Duration::from_millis(50), call).await.is_err());
     tokio::time::timeout(LONG, fake.dropped.cancelled()).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_to_its_end_is_not_waited_for() {
+    let first = futures_util::stream::iter([Ok::<_, std::io::Error>("{")]);
+    let body = Body::from_stream(futures_util::StreamExt::chain(first, futures_util::stream::pending()));
+    let (status, _, problem) = ask(Request::post("/v1/events"), body).await;
+    assert_eq!((status, &problem["reason"]), (408, &json!("REQUEST_TIMEOUT")), "{problem}");
+}

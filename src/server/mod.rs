@@ -1,6 +1,7 @@
 //! The composition root: builds the house, opens the door, and closes it in order.
 
 pub mod administrator;
+mod door;
 mod pages;
 mod welcome;
 
@@ -11,7 +12,7 @@ use std::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, runtime::Handle};
+use tokio::{net::TcpListener, runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -76,6 +77,20 @@ pub enum Error {
         "hookwire dev listens on loopback only, because it asks for no keys: use --host 127.0.0.1 or ::1"
     )]
     NotLoopback,
+    /// Clear text beyond loopback was not asked for.
+    #[error(
+        "keys and events would cross the network in clear text on {0}: give --tls-cert and --tls-key, or --plaintext if a proxy in front does TLS"
+    )]
+    Plaintext(IpAddr),
+    /// One option makes no sense without another.
+    #[error("{0} was given without {1}: give both or neither")]
+    HalfOfTls(&'static str, &'static str),
+    /// Two options that exclude each other.
+    #[error("--plaintext and --tls-cert exclude each other: give one of them")]
+    TlsAndPlaintext,
+    /// The files for TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] front::tls::Error),
     /// The port cannot be had.
     #[error("cannot listen on {address}: is another server there? choose another --port")]
     Listen {
@@ -111,20 +126,30 @@ pub enum Error {
     Close(#[source] store::Error),
 }
 
-/// Runs a server until `stop` is cancelled: then nothing new is taken and what is in
-/// flight ends. `announce` is told what to print once the server is ready. Deliveries
+/// What a server is told while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Signals {
+    /// Stop in order.
+    pub stop: CancellationToken,
+    /// Read the TLS files again.
+    pub reload: Arc<Notify>,
+}
+
+/// Runs a server until `signals.stop` is cancelled: then nothing new is taken and what is
+/// in flight ends. `announce` is told what to print once the server is ready. Deliveries
 /// run on a runtime of their own, `delivery`; the calls on the one that this runs on.
 pub async fn run(
     profile: Profile,
     metrics: PrometheusHandle,
     delivery: &Handle,
-    stop: CancellationToken,
+    signals: Signals,
     announce: impl FnOnce(&str),
 ) -> Result<(), Error> {
     if profile.is_dev() && !profile.host().is_loopback() {
         return Err(Error::NotLoopback);
     }
     let config = profile.server();
+    let tls = door::tls(&profile)?;
     let address = SocketAddr::new(profile.host(), config.port);
     let failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -177,17 +202,23 @@ pub async fn run(
     let pages = pages::routes(Arc::clone(&app), Arc::clone(&store), metrics, drain.clone());
     let extra = if profile.is_dev() { pages.merge(receiver::router(clock.clone())) } else { pages };
     let house = front::app(services, extra, grpc::pb::DESCRIPTORS)?;
-    let door = front::with_request_ids(front::loopback_only(house, profile.is_dev()), entropy.clone());
+    let house = front::loopback_only(house, profile.is_dev());
+    let door = front::door(house, clock.clone(), entropy.clone());
+    let encrypted = tls.is_some();
+    if let Some(tls) = &tls {
+        tasks.spawn(Arc::clone(tls).keep_current(signals.reload, drain.clone()));
+    }
     let door_stop = CancellationToken::new();
-    let mut door = tokio::spawn(front::serve(listener, door, door_stop.clone(), GRACE));
+    let door_config = door::config(config, tls);
+    let mut door = tokio::spawn(front::serve(listener, door, door_config, entropy, door_stop.clone()));
     health.set_serving(true).await;
-    announce(&welcome::text(&profile, local, first_token.as_deref()));
+    announce(&welcome::text(&profile, local, encrypted, first_token.as_deref()));
     tracing::info!(address = %local, data_dir = %config.data_dir.display(), "ready");
 
     // A store or a feed that is lost ends everything at once: nothing more may be
     // acknowledged.
     let lost = tokio::select! {
-        () = stop.cancelled() => None,
+        () = signals.stop.cancelled() => None,
         ended = &mut writer => Some(Error::StoreLost(ended.ok().and_then(Result::err))),
         ended = &mut dispatcher => Some(match ended {
             Ok(Err(error)) => Error::Feed(error),

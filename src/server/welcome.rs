@@ -5,13 +5,19 @@ use std::{net::SocketAddr, path::Path};
 use super::Profile;
 
 /// Where it is, and what to type next.
-pub(super) fn text(profile: &Profile, address: SocketAddr, first_token: Option<&str>) -> String {
+pub(super) fn text(
+    profile: &Profile,
+    address: SocketAddr,
+    encrypted: bool,
+    first_token: Option<&str>,
+) -> String {
+    let scheme = if encrypted { "https" } else { "http" };
     match profile {
         Profile::Dev(dev) => development(address, &dev.server.data_dir),
         Profile::Serve(_) => {
             let shown = |token| format!("The administrator's key, shown this once:\n{token}\n");
             let token = first_token.map(shown).unwrap_or_default();
-            format!("{token}Hookwire is ready on http://{address}\n")
+            format!("{token}Hookwire is ready on {scheme}://{address}\n")
         }
     }
 }

@@ -5,10 +5,12 @@
 //! Nothing here reaches into the server's modules; only the generated messages
 //! are shared. So a claim that holds here holds for any client.
 
+mod bad_frames;
 mod bad_input;
 mod bench;
 mod bodies;
 mod crash;
+mod hostile_clients;
 mod idempotency;
 mod isolation;
 mod keys;
@@ -18,4 +20,5 @@ mod rest;
 mod retry;
 mod shutdown;
 mod support;
+mod tls;
 mod watch;

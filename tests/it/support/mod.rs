@@ -2,6 +2,7 @@
 //! for them; what they ought to be is said in the tests.
 
 mod api;
+pub mod frames;
 mod http;
 mod load;
 mod receiver;
