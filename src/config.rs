@@ -2,12 +2,16 @@
 //! of the environment.
 
 mod bench;
+mod egress;
 
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-pub use self::bench::{Bench, BenchRaw, Scenario};
+pub use self::{
+    bench::{Bench, BenchRaw, Scenario},
+    egress::Egress,
+};
 
 /// Delivers webhooks: events in over gRPC, stored durably, brought to every
 /// subscribed endpoint over HTTP.
@@ -22,8 +26,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a server for development: loopback only, no keys, any target allowed, a
-    /// test receiver at `/test/webhook`.
+    /// Run a server for development: loopback only, no keys, targets by http and on
+    /// loopback allowed, a test receiver at `/test/webhook`.
     Dev(Dev),
     /// Run a server for production.
     Serve(Serve),
@@ -52,6 +56,14 @@ pub struct Serve {
     /// Address to listen on.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
+    /// Allow endpoints by plain http, where payloads can be read on the way.
+    #[arg(
+        long,
+        env = "HOOKWIRE_ALLOW_HTTP_TARGETS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        help_heading = "Targets"
+    )]
+    pub allow_http_targets: bool,
     /// What it shares with a development server.
     #[command(flatten)]
     pub server: Server,
@@ -81,6 +93,9 @@ pub struct Server {
     /// Days that finished deliveries and their events are kept.
     #[arg(long, env = "HOOKWIRE_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub retention_days: u32,
+    /// Where requests may go.
+    #[command(flatten)]
+    pub egress: Egress,
     /// For tests of compaction: milliseconds instead of hours.
     #[arg(long, env = "HOOKWIRE_FEED_RETENTION_MS", hide = true)]
     pub feed_retention_ms: Option<u32>,

@@ -50,7 +50,7 @@ use crate::{
 };
 
 /// How much of what there may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Which targets may be registered.
     pub targets: Policy,
