@@ -9,6 +9,7 @@ mod bad_input;
 mod bench;
 mod bodies;
 mod crash;
+mod hostile_receivers;
 mod idempotency;
 mod isolation;
 mod limits;
