@@ -3,6 +3,7 @@
 
 mod bench;
 mod clients;
+mod egress;
 mod keys;
 mod tls;
 
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 pub use self::{
     bench::{Bench, BenchRaw, Scenario},
     clients::Clients,
+    egress::Egress,
     keys::{AdminKey, Administrator},
     tls::Tls,
 };
@@ -30,8 +32,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a server for development: loopback only, no keys, any target allowed, a
-    /// test receiver at `/test/webhook`.
+    /// Run a server for development: loopback only, no keys, targets by http and on
+    /// loopback allowed, a test receiver at `/test/webhook`.
     Dev(Dev),
     /// Run a server for production.
     Serve(Serve),
@@ -66,6 +68,14 @@ pub struct Serve {
     /// How clients reach it.
     #[command(flatten)]
     pub tls: Tls,
+    /// Allow endpoints by plain http, where payloads can be read on the way.
+    #[arg(
+        long,
+        env = "HOOKWIRE_ALLOW_HTTP_TARGETS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        help_heading = "Targets"
+    )]
+    pub allow_http_targets: bool,
     /// What it shares with a development server.
     #[command(flatten)]
     pub server: Server,
@@ -104,6 +114,9 @@ pub struct Server {
     /// Who may connect.
     #[command(flatten)]
     pub clients: Clients,
+    /// Where requests may go.
+    #[command(flatten)]
+    pub egress: Egress,
     /// For tests of compaction: milliseconds instead of hours.
     #[arg(long, env = "HOOKWIRE_FEED_RETENTION_MS", hide = true)]
     pub feed_retention_ms: Option<u32>,

@@ -58,7 +58,7 @@ use crate::{
 };
 
 /// How much of what there may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Whether callers need a key.
     pub keys_required: bool,

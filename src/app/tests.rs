@@ -38,10 +38,10 @@ impl House {
         };
         let (store, _) = Store::open(config).await.unwrap();
         let (clock, entropy, stop) = (Clock::system(), Entropy::seeded(1), CancellationToken::new());
-        let policy = Policy { allow_http: true };
-        let client =
-            egress::Client::new(egress::Config { allow_http: true, ..Default::default() }, clock.clone());
-        let config = engine::Config { in_flight_max: 256, policy, grace: Duration::from_secs(5) };
+        let policy = Policy::loopback();
+        let client = egress::Client::new(egress::Config::default(), clock.clone()).unwrap();
+        let config =
+            engine::Config { in_flight_max: 256, policy: policy.clone(), grace: Duration::from_secs(5) };
         let (engine, _) = engine::start(
             config,
             Arc::clone(&store),

@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn a_target_is_http_with_a_host_and_nothing_hidden() {
-        let targets = Policy { allow_http: true };
+        let targets = Policy::loopback();
         for good in ["https://example.com", "http://127.0.0.1:8000/hook?x=1", "https://[::1]/a"] {
             assert_eq!(check_url(good, &targets), Ok(()), "{good}");
         }
@@ -41,6 +41,7 @@ mod tests {
             ("ftp://example.com/", Rule::Forbidden, "url.scheme"),
             ("https://user@example.com/", Rule::Forbidden, "url.user_info"),
             ("https://:secret@example.com/", Rule::Forbidden, "url.user_info"),
+            ("http://10.0.0.1/", Rule::Forbidden, "url.address"),
             ("https://example.com/#top", Rule::Forbidden, "url.fragment"),
             (long.as_str(), Rule::TooLong, "url.length"),
         ];

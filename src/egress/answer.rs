@@ -23,7 +23,7 @@ pub(super) fn answer(head: &Parts, body: Vec<u8>, body_truncated: bool, link: &L
             headers: record(&head.headers),
             body,
             body_truncated,
-            remote: Some(link.remote.as_ref().to_owned()),
+            remote: link.remote.as_deref().map(str::to_owned),
         },
     }
 }

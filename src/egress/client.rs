@@ -1,12 +1,13 @@
 //! The client: what is configured once, and one call.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use rustls::pki_types::CertificateDer;
+use tokio_rustls::TlsConnector;
 
-use super::{Target, exchange, pool::Pool, tls};
+use super::{Proxy, Sender, Target, exchange, pool::Pool, resolver::Resolver, tls};
 use crate::{
     clock::Clock,
     domain::{Micros, Outcome, Timings},
@@ -21,9 +22,10 @@ pub struct Client(Arc<Shared>);
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) pool: Pool,
-    pub(super) tls: tls::Connector,
+    pub(super) tls: TlsConnector,
+    pub(super) resolver: Resolver,
+    pub(super) proxy: Option<Proxy>,
     pub(super) user_agent: HeaderValue,
-    pub(super) allow_http: bool,
 }
 
 /// What is the same for all requests.
@@ -40,11 +42,11 @@ pub struct Config {
     /// by default.
     pub user_agent: HeaderValue,
     /// Certificate authorities trusted besides the public ones; none by default.
-    /// If one of them cannot be used, every HTTPS request fails and says so.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// Send to `http://` targets at all; not by default. The last line of defence
-    /// behind [`Policy`](super::Policy).
-    pub allow_http: bool,
+    /// Name servers to ask; those of the system by default.
+    pub name_servers: Vec<SocketAddr>,
+    /// Proxy that all requests go through; none by default.
+    pub proxy: Option<Proxy>,
 }
 
 impl Default for Config {
@@ -54,14 +56,28 @@ impl Default for Config {
             idle_age: Micros::from_secs(30),
             user_agent: HeaderValue::from_static(concat!("Hookwire/", env!("CARGO_PKG_VERSION"))),
             extra_roots: Vec::new(),
-            allow_http: false,
+            name_servers: Vec::new(),
+            proxy: None,
         }
     }
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// One of the extra certificate authorities.
+    #[error("a certificate of --egress-ca cannot be used as an authority")]
+    Authority(#[from] rustls::Error),
+    /// The name servers.
+    #[error("names cannot be resolved")]
+    Resolver(#[from] hickory_resolver::net::NetError),
 }
 
 /// One `POST`.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// On whose behalf.
+    pub sender: Sender,
     /// Where to.
     pub target: Target,
     /// Headers. `host` is the target's, and headers that frame the message or
@@ -78,10 +94,12 @@ pub struct Request {
 
 impl Client {
     /// A client without connections.
-    pub fn new(config: Config, clock: Clock) -> Self {
-        let Config { idle_total, idle_age, user_agent, extra_roots, allow_http } = config;
+    pub fn new(config: Config, clock: Clock) -> Result<Self, SetupError> {
+        let Config { idle_total, idle_age, user_agent, extra_roots, name_servers, proxy } = config;
         let pool = Pool::new(idle_total, idle_age);
-        Self(Arc::new(Shared { clock, pool, tls: tls::connector(extra_roots), user_agent, allow_http }))
+        let tls = tls::connector(&extra_roots)?;
+        let resolver = Resolver::new(&name_servers)?;
+        Ok(Self(Arc::new(Shared { clock, pool, tls, resolver, proxy, user_agent })))
     }
 
     /// Makes one attempt. Must be called within a Tokio runtime.

@@ -1,25 +1,25 @@
-//! From a target to a connection: resolve, connect, shake hands.
+//! From a target to a connection: resolve, judge, connect, shake hands.
+//!
+//! The socket is opened to an address that was judged and to nothing else: the name is
+//! not looked up a second time by anybody.
 
-use std::{io, net::SocketAddr, time::Duration};
-
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
 };
 
+use tokio::{net::TcpStream, time::timeout};
+
 use super::{
-    Target,
+    Policy, Proxy, Target,
     client::Shared,
     fault::{connect_timeout, fault, unconnected},
     link::Link,
-    target::Host,
-    tls,
+    target::{FORBIDDEN, Host},
+    tls::{self, Stream},
 };
-use crate::domain::{Cause, Fault, Timings};
-
-/// Addresses of a name that are tried at most. A name with more is a mistake or
-/// an attempt to keep us busy.
-const ADDRESSES_MAX: usize = 16;
+use crate::domain::{Cause, Fault, Micros, Timings};
 
 /// Makes a connection within `limit`, and notes where the time went.
 pub(super) async fn connect(
@@ -37,45 +37,92 @@ async fn dial(
     limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
+    if let Some(proxy) = &shared.proxy {
+        return through(shared, proxy, target, limit, timings).await;
+    }
     let clock = &shared.clock;
     let mut last = clock.now();
-    let mut lap = || {
+    let mut lap = || -> Option<Micros> {
         let now = clock.now();
         let span = now.since(last);
         last = now;
         Some(span)
     };
-    let addresses = match target.host() {
-        Host::Ip(ip) => vec![SocketAddr::new(*ip, target.port())],
-        Host::Name(name) => {
-            let found = resolve(name, target.port()).await?;
-            timings.dns = lap();
-            found
-        }
-    };
-    // Rules about addresses go here: the socket is opened to one of these and to
-    // nothing else.
+    let addresses = addresses(shared, target.host(), target.port()).await?;
+    if matches!(target.host(), Host::Name(_)) {
+        timings.dns = lap();
+    }
+    let policy = target.policy();
+    if !addresses.iter().all(|address| may_dial(policy, *address)) {
+        return Err(fault(Cause::TargetForbidden, FORBIDDEN));
+    }
     let (tcp, remote) = connect_any(&addresses, limit).await.map_err(|error| unconnected(&error))?;
-    // Requests are written whole: there is nothing to wait for.
-    tcp.set_nodelay(true).map_err(|error| unconnected(&error))?;
+    // Whatever lies between us and the network, nothing is sent to anybody else.
+    let peer = tcp.peer_addr().map_err(|error| unconnected(&error))?;
+    if peer != remote || !policy.permits(peer) {
+        return Err(fault(Cause::TargetForbidden, FORBIDDEN));
+    }
     timings.connect = lap();
-    let stream = tls::wrap(&shared.tls, target, tcp).await?;
+    let stream = match target.server_name() {
+        None => Stream::Plain(tcp),
+        Some(name) => Stream::Tls(Box::new(tls::wrap(&shared.tls, name, tcp).await?)),
+    };
     if !target.is_plain() {
         timings.tls = lap();
     }
-    Link::start(stream, remote).await
+    Link::start(stream, Some(remote)).await
 }
 
-/// The addresses of a name, in the order of the system's preference.
-async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
-    let found = lookup_host((name, port)).await;
-    let found =
-        found.map_err(|error| fault(Cause::Dns, format!("the host name did not resolve: {error}")))?;
-    let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
-    if addresses.is_empty() {
-        return Err(fault(Cause::Dns, "the host name has no address"));
+/// The same by a proxy, which resolves and judges the name. An address is judged here, as
+/// the URL was.
+async fn through(
+    shared: &Shared,
+    proxy: &Proxy,
+    target: &Target,
+    limit: Duration,
+    timings: &mut Timings,
+) -> Result<Link, Fault> {
+    let started = shared.clock.now();
+    let tunnel = proxy.tunnel(shared, target, limit).await?;
+    let connected = shared.clock.now();
+    timings.connect = Some(connected.since(started));
+    let stream = match target.server_name() {
+        None => tunnel,
+        Some(name) => Box::new(tls::wrap(&shared.tls, name, tunnel).await?),
+    };
+    if !target.is_plain() {
+        timings.tls = Some(shared.clock.now().since(connected));
     }
-    Ok(addresses)
+    Link::start(Stream::Proxied(stream), None).await
+}
+
+/// Where a host is. One address that is not allowed refuses all of them: a name that has
+/// both kinds wants to be at another one next time.
+pub(super) async fn addresses(shared: &Shared, host: &Host, port: u16) -> Result<Vec<SocketAddr>, Fault> {
+    let ips = match host {
+        Host::Ip(ip) => vec![*ip],
+        Host::Name(name) => shared.resolver.addresses(name).await?,
+    };
+    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+}
+
+/// Whether a socket may be opened to an address, now and on this machine.
+fn may_dial(policy: &Policy, address: SocketAddr) -> bool {
+    policy.permits(address) && !(policy.doubts(address) && is_local(address.ip()))
+}
+
+/// Whether an address is one of this machine: then the system would send from that same
+/// address. Nothing is sent to find out.
+fn is_local(ip: IpAddr) -> bool {
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    });
+    ip.to_canonical().is_loopback() || source.is_ok_and(|source| source.ip() == ip)
 }
 
 /// The first address that takes a connection. Each but the last gets an equal
@@ -91,8 +138,14 @@ pub(super) async fn connect_any(
     let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in others {
         if let Ok(Ok(stream)) = timeout(share, TcpStream::connect(address)).await {
-            return Ok((stream, *address));
+            return prepared(stream, *address);
         }
     }
-    Ok((TcpStream::connect(last).await?, *last))
+    prepared(TcpStream::connect(last).await?, *last)
+}
+
+/// Requests are written whole: there is nothing to wait for.
+fn prepared(stream: TcpStream, address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
+    stream.set_nodelay(true)?;
+    Ok((stream, address))
 }

@@ -18,6 +18,7 @@ use super::{
     connect::connect,
     fault::{broken, connect_timeout, fault, response_timeout},
     link::Link,
+    pool::Key,
 };
 use crate::domain::{Answer, Cause, Fault, Timings};
 
@@ -44,12 +45,9 @@ type Message = http::Request<Full<Bytes>>;
 
 /// Sends a request and reads its answer.
 pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings) -> Result<Answer, Fault> {
-    if request.target.is_plain() && !shared.allow_http {
-        return Err(fault(Cause::TargetForbidden, "the URL must be https"));
-    }
-    let target = request.target.clone();
+    let key = Key::new(request.sender, &request.target);
     let mut deadline = pin!(sleep(request.timeout.to_std()));
-    let (link, response) = head(shared, request, deadline.as_mut(), timings).await?;
+    let (link, response) = head(shared, request, &key, deadline.as_mut(), timings).await?;
     let (head, mut incoming) = response.into_parts();
 
     let mut body = Vec::new();
@@ -57,7 +55,7 @@ pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings
         || within(deadline, timeout(BODY_GRACE, read(&mut incoming, &mut body))).await == Some(Ok(true));
     let answer = answer(&head, body, !whole, &link);
     if whole {
-        shared.pool.put(target.origin(), link, shared.clock.now(), keep_alive(&head.headers));
+        shared.pool.put(key, link, shared.clock.now(), keep_alive(&head.headers));
     }
     Ok(answer)
 }
@@ -67,10 +65,11 @@ pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings
 async fn head(
     shared: &Shared,
     request: Request,
+    key: &Key,
     mut deadline: Pin<&mut Sleep>,
     timings: &mut Timings,
 ) -> Result<(Link, http::Response<Incoming>), Fault> {
-    let Request { target, headers, body, timeout, connect_timeout: connect_limit } = request;
+    let Request { sender: _, target, headers, body, timeout, connect_timeout: connect_limit } = request;
     let limit = timeout.to_std();
     let connect_limit = connect_limit.min(timeout).to_std();
     let length = body.len();
@@ -82,7 +81,7 @@ async fn head(
     // want a length get one.
     message.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     loop {
-        let pooled = shared.pool.take(target.origin(), shared.clock.now()).await;
+        let pooled = shared.pool.take(key, shared.clock.now()).await;
         let reused = pooled.is_some();
         let mut link = match pooled {
             Some(link) => link,

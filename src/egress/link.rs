@@ -35,7 +35,8 @@ const INFORMATIONAL_MAX: u32 = 8;
 /// at once.
 pub(super) struct Link {
     pub(super) sender: SendRequest<Full<Bytes>>,
-    pub(super) remote: Arc<str>,
+    /// Who is at the other end; nobody knows behind a proxy.
+    pub(super) remote: Option<Arc<str>>,
     /// Until when it may be used again.
     pub(super) idle_until: Timestamp,
     informational: Arc<AtomicU32>,
@@ -45,14 +46,15 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts HTTP on a connection.
-    pub(super) async fn start(stream: Stream, remote: SocketAddr) -> Result<Self, Fault> {
+    pub(super) async fn start(stream: Stream, remote: Option<SocketAddr>) -> Result<Self, Fault> {
         match stream {
             Stream::Plain(stream) => Self::spawn(stream, remote).await,
             Stream::Tls(stream) => Self::spawn(stream, remote).await,
+            Stream::Proxied(stream) => Self::spawn(stream, remote).await,
         }
     }
 
-    async fn spawn<S>(stream: S, remote: SocketAddr) -> Result<Self, Fault>
+    async fn spawn<S>(stream: S, remote: Option<SocketAddr>) -> Result<Self, Fault>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -72,7 +74,7 @@ impl Link {
             })
             .await;
         });
-        let remote = remote.to_string().into();
+        let remote = remote.map(|remote| remote.to_string().into());
         Ok(Self { sender, remote, idle_until: Timestamp::MAX, informational, driver, parked: false })
     }
 

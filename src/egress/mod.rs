@@ -18,17 +18,24 @@
 //! must lie between the URL and the socket. [`vet`] is the one way to a
 //! [`Target`] and the place of those rules.
 
+mod address;
 mod answer;
 mod client;
 mod connect;
 mod exchange;
 mod fault;
 mod link;
+mod policy;
 mod pool;
+mod proxy;
+mod resolver;
 mod target;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-pub use client::{Client, Config, Request};
-pub use target::{Forbidden, Policy, Target, URL_LEN_MAX, vet};
+pub use client::{Client, Config, Request, SetupError};
+pub use policy::{Allow, NotANetwork, Policy};
+pub use pool::Sender;
+pub use proxy::{NotAProxy, Proxy};
+pub use target::{Forbidden, Target, URL_LEN_MAX, vet};

@@ -1,4 +1,8 @@
-//! Idle connections, by origin.
+//! Idle connections, by who may use them again.
+//!
+//! A connection is used again for the same version of the same endpoint, at the same
+//! origin, under the same policy. So a change of any of them takes effect with the next
+//! request, and no tenant sends on a connection that another one opened.
 //!
 //! The last one in is the first one out, so that surplus connections are left
 //! alone and age. Ages are checked when a connection is taken, and all of them
@@ -6,20 +10,46 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::timeout;
 
-use super::link::Link;
-use crate::domain::{Micros, Timestamp};
+use super::{Target, link::Link};
+use crate::domain::{EndpointKey, Micros, TenantKey, Timestamp};
 
 /// How long to wait for a connection whose last response has been read, but
 /// whose driver has yet to say that it is ready. Usually it says so within
 /// microseconds; it never does if the endpoint answered without reading the
 /// request.
 const SETTLE: Duration = Duration::from_millis(5);
+
+/// On whose behalf a request is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    /// Whose endpoint it is.
+    pub tenant: TenantKey,
+    /// The endpoint.
+    pub endpoint: EndpointKey,
+    /// Its version, which every change of it raises.
+    pub version: u64,
+}
+
+/// Who may use a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    sender: Sender,
+    origin: Arc<str>,
+    policy: u64,
+}
+
+impl Key {
+    pub(super) fn new(sender: Sender, target: &Target) -> Self {
+        let (origin, policy) = target.place();
+        Self { sender, origin, policy }
+    }
+}
 
 /// The idle connections of a client.
 pub(super) struct Pool {
@@ -30,7 +60,7 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Idle {
-    by_origin: HashMap<Box<str>, Vec<Link>>,
+    by_key: HashMap<Key, Vec<Link>>,
     count: usize,
     swept_at: Timestamp,
 }
@@ -42,8 +72,8 @@ impl Pool {
     }
 
     /// A connection that is ready for a request, if there is one.
-    pub(super) async fn take(&self, origin: &str, now: Timestamp) -> Option<Link> {
-        while let Some(mut link) = self.pop(origin, now) {
+    pub(super) async fn take(&self, key: &Key, now: Timestamp) -> Option<Link> {
+        while let Some(mut link) = self.pop(key, now) {
             link.park(false);
             if link.sender.is_ready() || matches!(timeout(SETTLE, link.sender.ready()).await, Ok(Ok(()))) {
                 return Some(link);
@@ -53,9 +83,9 @@ impl Pool {
     }
 
     /// The last connection put back that is open and not too old.
-    fn pop(&self, origin: &str, now: Timestamp) -> Option<Link> {
+    fn pop(&self, key: &Key, now: Timestamp) -> Option<Link> {
         let mut idle = self.lock();
-        let links = idle.by_origin.get_mut(origin)?;
+        let links = idle.by_key.get_mut(key)?;
         let before = links.len();
         let mut found = None;
         while let Some(link) = links.pop() {
@@ -71,7 +101,7 @@ impl Pool {
 
     /// Keeps a connection whose last response has been read to its end, for as
     /// long as the pool and the endpoint (`announced`) allow.
-    pub(super) fn put(&self, origin: &str, mut link: Link, now: Timestamp, announced: Option<Micros>) {
+    pub(super) fn put(&self, key: Key, mut link: Link, now: Timestamp, announced: Option<Micros>) {
         link.park(true);
         let age = announced.map_or(self.age, |announced| announced.min(self.age));
         link.idle_until = now.plus(age);
@@ -85,18 +115,13 @@ impl Pool {
         if idle.count >= self.total {
             return;
         }
-        match idle.by_origin.get_mut(origin) {
-            Some(links) => links.push(link),
-            None => {
-                idle.by_origin.insert(origin.into(), vec![link]);
-            }
-        }
+        idle.by_key.entry(key).or_default().push(link);
         idle.count += 1;
     }
 
     /// How many are open.
     pub(super) fn open(&self) -> usize {
-        self.lock().by_origin.values().flatten().filter(|link| !link.is_closed()).count()
+        self.lock().by_key.values().flatten().filter(|link| !link.is_closed()).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
@@ -105,13 +130,13 @@ impl Pool {
 }
 
 impl Idle {
-    /// Drops what is closed or too old, also of origins nobody asks for any more.
+    /// Drops what is closed or too old, also where nobody asks any more.
     fn sweep(&mut self, now: Timestamp) {
-        self.by_origin.retain(|_, links| {
+        self.by_key.retain(|_, links| {
             links.retain(|link| !link.is_closed() && now < link.idle_until);
             !links.is_empty()
         });
-        self.count = self.by_origin.values().map(Vec::len).sum();
+        self.count = self.by_key.values().map(Vec::len).sum();
         self.swept_at = now;
     }
 }

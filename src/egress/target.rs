@@ -1,25 +1,25 @@
 //! Where a request may go: from a URL to a [`Target`], once.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{HeaderValue, Uri};
 use rustls::pki_types::ServerName;
 use url::{Position, Url};
 
+use super::Policy;
+
 /// Longest URL in bytes, as given and as serialised: what browsers and proxies
 /// are generally known to take.
 pub const URL_LEN_MAX: usize = 2048;
 
-/// What a target may be.
-///
-/// This is where rules about addresses go: which ranges and ports are allowed.
-/// Those that can be checked on a literal belong into [`vet`]; those on the
-/// results of name resolution, between resolving and connecting.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// Allow `http://` besides `https://`. For development.
-    pub allow_http: bool,
-}
+/// What is said of an address that is not allowed: never which one it is, or whether
+/// somebody is there.
+pub(super) const FORBIDDEN: &str =
+    "the target is forbidden: requests go to public addresses and to those that the operator allowed";
 
 /// Why a URL is not a target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,9 @@ pub struct Forbidden {
 pub struct Target(Arc<Parts>);
 
 struct Parts {
-    origin: Box<str>,
+    policy: Policy,
+    policy_version: u64,
+    origin: Arc<str>,
     host: Host,
     port: u16,
     /// Name on the certificate; nothing for plain HTTP.
@@ -60,6 +62,10 @@ pub(super) enum Host {
 /// The URL is parsed here and nowhere else, and what is used afterwards is what
 /// the parser understood: `http://0x7f.1/` is 127.0.0.1 for every rule, for the
 /// `host` header and for the socket.
+///
+/// An address is judged at once, and so is `localhost`, which is the same everywhere.
+/// Other names are not resolved here: what they mean today says nothing about the
+/// moment of a request, when the same policy judges every address of the name.
 pub fn vet(url: &str, policy: &Policy) -> Result<Target, Forbidden> {
     let too_long = || forbidden("url.length", format!("the URL must not be longer than {URL_LEN_MAX} bytes"));
     if url.len() > URL_LEN_MAX {
@@ -91,12 +97,17 @@ pub fn vet(url: &str, policy: &Policy) -> Result<Target, Forbidden> {
         Some(0) | None => return Err(forbidden("url.port", "the port must be 1 to 65535")),
         Some(port) => port,
     };
+    if !is_permitted(&host, port, policy) {
+        return Err(forbidden("url.address", FORBIDDEN));
+    }
     let bad_host = || forbidden("url.host", "the host is not a valid name");
     let host_header = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]);
     let path: Result<Uri, _> = url[Position::BeforePath..Position::AfterQuery].parse();
     Ok(Target(Arc::new(Parts {
+        policy: policy.clone(),
+        policy_version: policy.version(),
         origin: url[..Position::BeforePath].into(),
-        server_name: if tls { Some(server_name(&host).ok_or_else(bad_host)?) } else { None },
+        server_name: if tls { Some(host.server_name().ok_or_else(bad_host)?) } else { None },
         host,
         port,
         host_header: host_header.map_err(|_| bad_host())?,
@@ -104,15 +115,30 @@ pub fn vet(url: &str, policy: &Policy) -> Result<Target, Forbidden> {
     })))
 }
 
+/// Whether what is known about a host without asking anybody is allowed.
+fn is_permitted(host: &Host, port: u16, policy: &Policy) -> bool {
+    let permits = |ip: IpAddr| policy.permits(SocketAddr::new(ip, port));
+    match host {
+        Host::Ip(ip) => permits(*ip),
+        Host::Name(name) => {
+            let last = name.trim_end_matches('.').rsplit('.').next();
+            last != Some("localhost")
+                || permits(Ipv4Addr::LOCALHOST.into()) && permits(Ipv6Addr::LOCALHOST.into())
+        }
+    }
+}
+
 fn forbidden(rule: &'static str, message: impl Into<String>) -> Forbidden {
     Forbidden { rule, message: message.into() }
 }
 
-/// The name a certificate must have. A trailing dot is for the resolver only.
-fn server_name(host: &Host) -> Option<ServerName<'static>> {
-    match host {
-        Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned()).ok(),
-        Host::Ip(ip) => Some(ServerName::from(*ip)),
+impl Host {
+    /// The name a certificate must have. A trailing dot is for the resolver only.
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        match self {
+            Self::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned()).ok(),
+            Self::Ip(ip) => Some(ServerName::from(*ip)),
+        }
     }
 }
 
@@ -125,6 +151,17 @@ impl Target {
     /// Whether it is plain HTTP.
     pub fn is_plain(&self) -> bool {
         self.0.server_name.is_none()
+    }
+
+    /// The policy it was vetted under, which judges its addresses.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    /// What may share its connections, as far as the target decides it: those of the same
+    /// origin under the same policy.
+    pub(super) fn place(&self) -> (Arc<str>, u64) {
+        (Arc::clone(&self.0.origin), self.0.policy_version)
     }
 
     pub(super) fn host(&self) -> &Host {
@@ -160,10 +197,8 @@ impl fmt::Debug for Target {
 mod tests {
     use super::*;
 
-    const DEVELOPMENT: Policy = Policy { allow_http: true };
-
     fn parts(url: &str) -> (String, Host, u16, String, String) {
-        let target = vet(url, &DEVELOPMENT).unwrap();
+        let target = vet(url, &Policy::loopback()).unwrap();
         (
             target.origin().to_owned(),
             target.host().clone(),
@@ -246,6 +281,12 @@ mod tests {
             ("https://example.com/#x", "url.fragment"),
             ("https://example.com:0/", "url.port"),
             ("https://-x-.com/", "url.host"),
+            ("https://127.0.0.1/", "url.address"),
+            ("https://0x7f.1:8443/", "url.address"),
+            ("https://[::ffff:a9fe:a9fe]/", "url.address"),
+            ("https://localhost/", "url.address"),
+            ("https://LOCALHOST./", "url.address"),
+            ("https://a.localhost/", "url.address"),
             (&long, "url.length"),
             (&grows, "url.length"),
         ];

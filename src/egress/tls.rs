@@ -2,40 +2,45 @@
 
 use std::{io, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
-use tokio::net::TcpStream;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Target, fault::fault};
+use super::{fault::fault, proxy::Io};
 use crate::domain::{Cause, Fault};
-
-/// Makes TLS connections, or says why it cannot.
-pub(super) type Connector = Result<TlsConnector, String>;
 
 /// A connector that trusts the public authorities and `extra`, offers HTTP/1.1
 /// alone, and resumes sessions.
-pub(super) fn connector(extra: Vec<CertificateDer<'static>>) -> Connector {
+pub(super) fn connector(extra: &[CertificateDer<'static>]) -> Result<TlsConnector, rustls::Error> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     for root in extra {
-        roots
-            .add(root)
-            .map_err(|error| format!("a configured certificate authority cannot be used: {error}"))?;
+        roots.add(root.clone())?;
     }
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS cannot be used: {error}"))?
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Shakes hands over a connection; a plain one is left as it is.
-pub(super) async fn wrap(connector: &Connector, target: &Target, tcp: TcpStream) -> Result<Stream, Fault> {
-    let Some(name) = target.server_name() else { return Ok(Stream::Plain(tcp)) };
-    let connector = connector.as_ref().map_err(|why| fault(Cause::Tls, why.as_str()))?;
-    let stream = connector.connect(name.clone(), tcp).await.map_err(|error| broken(&error))?;
-    Ok(Stream::Tls(Box::new(stream)))
+/// Shakes hands over a connection with whoever has this name.
+pub(super) async fn wrap<S>(
+    connector: &TlsConnector,
+    name: &ServerName<'static>,
+    stream: S,
+) -> Result<TlsStream<S>, Fault>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    connector.connect(name.clone(), stream).await.map_err(|error| broken(&error))
 }
 
 /// A connection that is ready for HTTP.
@@ -43,6 +48,8 @@ pub(super) enum Stream {
     Plain(TcpStream),
     /// Boxed: a TLS session is several times the size of a socket.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Through a proxy; with TLS inside or without.
+    Proxied(Box<dyn Io>),
 }
 
 fn broken(error: &io::Error) -> Fault {

@@ -10,7 +10,7 @@ use http::{
 use crate::{
     content,
     domain::{Cause, DeliveryId, Endpoint, Event, Fault, Timestamp},
-    egress::{Policy, Request, Target, vet},
+    egress::{Policy, Request, Sender, Target, vet},
     signing::Signer,
 };
 
@@ -60,7 +60,9 @@ impl Caller {
             headers.insert(name, value);
         }
         let http = self.endpoint.http;
+        let Endpoint { tenant, key, version, .. } = *self.endpoint;
         Ok(Request {
+            sender: Sender { tenant, endpoint: key, version },
             target,
             headers,
             body: body.data,

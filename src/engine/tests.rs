@@ -60,8 +60,8 @@ async fn house(folder: &std::path::Path) -> House {
     };
     let (store, _) = Store::open(config).await.unwrap();
     let (clock, stop) = (Clock::system(), CancellationToken::new());
-    let client = Client::new(egress::Config { allow_http: true, ..egress::Config::default() }, clock.clone());
-    let policy = Policy { allow_http: true };
+    let client = Client::new(egress::Config::default(), clock.clone()).unwrap();
+    let policy = Policy::loopback();
     let config = Config { in_flight_max: 256, policy, grace: std::time::Duration::from_secs(5) };
     let entropy = Entropy::seeded(1);
     let (engine, task) =

@@ -64,7 +64,7 @@ impl Endpoints {
         request: pb::UpdateEndpointRequest,
     ) -> Result<pb::UpdateEndpointResponse, Error> {
         let (id, etag, patch) = convert::endpoint_mask::Patch::new(request)?;
-        let targets = self.0.limits().targets;
+        let targets = self.0.limits().targets.clone();
         let change = move |endpoint: &mut crate::domain::Endpoint| patch.apply(endpoint, &targets);
         let view = self.0.update_endpoint(who.tenant(), &id, &etag, change).await?;
         Ok(pb::UpdateEndpointResponse { endpoint: self.out(who, &view, None) })

@@ -2,16 +2,19 @@
 
 pub mod administrator;
 mod door;
+mod egress;
 mod pages;
 mod welcome;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use rustls::pki_types::pem;
 use tokio::{net::TcpListener, runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,7 +23,7 @@ use crate::{
     clock::Clock,
     config::{self, Dev, Serve},
     domain::Micros,
-    egress::{self, Client},
+    egress::{Client, NotANetwork, NotAProxy, SetupError},
     engine,
     entropy::Entropy,
     front, grpc, receiver,
@@ -42,7 +45,7 @@ const OPERATION_RETENTION: Micros = Micros::from_secs(7 * 86_400);
 /// Which server.
 #[derive(Clone, Debug)]
 pub enum Profile {
-    /// For development: loopback only, no keys, any target allowed.
+    /// For development: loopback only, no keys, targets by http and on loopback allowed.
     Dev(Dev),
     /// For production.
     Serve(Serve),
@@ -100,6 +103,27 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A network that is allowed.
+    #[error("--allow-target cannot be used")]
+    AllowTarget(#[source] NotANetwork),
+    /// A name server.
+    #[error("--dns-server {0} is not an address: write it as 10.0.0.2, 10.0.0.2:53 or [fd00::53]:53")]
+    DnsServer(String),
+    /// Certificate authorities for calls to endpoints.
+    #[error("--egress-ca {} has no certificates that can be read: give a file of PEM certificates", file.display())]
+    EgressCa {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Option<pem::Error>,
+    },
+    /// The proxy for calls to endpoints.
+    #[error("--egress-proxy cannot be used")]
+    EgressProxy(#[source] NotAProxy),
+    /// Requests to endpoints cannot be made.
+    #[error("requests to endpoints cannot be made")]
+    Egress(#[from] SetupError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -150,6 +174,7 @@ pub async fn run(
     }
     let config = profile.server();
     let tls = door::tls(&profile)?;
+    let outbound = egress::settings(&config.egress)?;
     let address = SocketAddr::new(profile.host(), config.port);
     let failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -168,12 +193,10 @@ pub async fn run(
     let opening = delivery.spawn(Store::open(store_config));
     let (store, mut writer) = opening.await.map_err(Error::Start)??;
 
-    let policy = egress::Policy { allow_http: profile.is_dev() };
-    let client = Client::new(
-        egress::Config { allow_http: profile.is_dev(), ..egress::Config::default() },
-        clock.clone(),
-    );
-    let engine_config = engine::Config { in_flight_max: config.max_in_flight as usize, policy, grace: GRACE };
+    let policy = outbound.policy(&profile, local);
+    let client = Client::new(outbound.client, clock.clone())?;
+    let in_flight_max = config.max_in_flight as usize;
+    let engine_config = engine::Config { in_flight_max, policy: policy.clone(), grace: GRACE };
     let engine_stop = CancellationToken::new();
     let starting = delivery.spawn(engine::start(
         engine_config,

@@ -5,49 +5,20 @@
 //! measure is the time from the call that publishes to the first byte at the
 //! receiver, with and without the trouble, in the same process.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use hookwire::grpc::pb;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Api, Receiver, Server, alone, event, eventually, now, open_endpoint, percentile, span,
+    Answer, Receiver, Server, alone, event, eventually, latencies, open_endpoint, percentile, span,
 };
 
 const HEALTHY: usize = 20;
 const HANGING: usize = 20;
 const WAITING_EACH: usize = 5_000;
-/// 200 a second for five seconds.
-const PACE: Duration = Duration::from_millis(5);
+/// At 200 a second, for five seconds.
 const EVENTS: usize = 1_000;
-
-/// Publishes at a steady pace and returns how long each event took to its
-/// receiver.
-async fn measure(api: &Api, receiver: &Receiver, run: &str) -> Vec<Duration> {
-    let before = receiver.count();
-    let mut ticks = tokio::time::interval(PACE);
-    let mut calls = JoinSet::new();
-    for number in 0..EVENTS {
-        ticks.tick().await;
-        let api = api.clone();
-        let event =
-            event(&format!("healthy.{}", number % HEALTHY), format!("{{\"run\":\"{run}\",\"n\":{number}}}"));
-        calls.spawn(async move {
-            let published: Instant = now();
-            let response = api.publish(event).await;
-            (response.event_id, published)
-        });
-    }
-    let published = calls.join_all().await;
-    let ledger = receiver.wait_for(before + EVENTS, Duration::from_secs(60)).await;
-    let arrived: HashMap<_, _> =
-        ledger[before..].iter().map(|request| (request.event_id(), request.at)).collect();
-    published.iter().map(|(id, at)| arrived[id.as_str()].saturating_duration_since(*at)).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_that_hang_do_not_delay_the_others() {
@@ -60,7 +31,7 @@ async fn endpoints_that_hang_do_not_delay_the_others() {
         let endpoint = pb::Endpoint { event_types, ..open_endpoint(healthy.at(&format!("/{number}"))) };
         api.create_endpoint(endpoint).await;
     }
-    let mut undisturbed = measure(&api, &healthy, "undisturbed").await;
+    let mut undisturbed = latencies(&api, &healthy, HEALTHY, EVENTS).await;
 
     let hanging = Receiver::answering(|_| Answer::hang()).await;
     for number in 0..HANGING {
@@ -98,7 +69,7 @@ async fn endpoints_that_hang_do_not_delay_the_others() {
     healthy.wait_for(before + 1, Duration::from_secs(30)).await;
 
     let hung_before = hanging.count();
-    let mut disturbed = measure(&api, &healthy, "disturbed").await;
+    let mut disturbed = latencies(&api, &healthy, HEALTHY, EVENTS).await;
     let hung = hanging.count() - hung_before;
 
     let (quiet, busy) = (percentile(&mut undisturbed, 0.99), percentile(&mut disturbed, 0.99));

@@ -11,6 +11,7 @@ mod bench;
 mod bodies;
 mod crash;
 mod hostile_clients;
+mod hostile_receivers;
 mod idempotency;
 mod isolation;
 mod keys;

@@ -15,10 +15,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    super::{Config, Request, connect::connect_any},
+    super::{Client, Config, Request, SetupError, connect::connect_any},
     peer::{OK, Peer, answer, client, client_with, fault, read_request, read_to_close, request, target},
 };
-use crate::domain::{Cause, Micros};
+use crate::{
+    clock::Clock,
+    domain::{Cause, Micros},
+};
 
 /// An address nobody listens on.
 async fn dead() -> SocketAddr {
@@ -92,14 +95,6 @@ async fn every_address_of_a_name_has_its_turn() {
     let addresses = [dead().await, silent, peer.address];
     let (_, remote) = connect_any(&addresses, Duration::from_millis(900)).await.unwrap();
     assert_eq!(remote, peer.address);
-}
-
-#[tokio::test]
-async fn plain_http_is_only_for_those_who_ask_for_it() {
-    let peer = Peer::answering(OK).await;
-    let fault = fault(client_with(Config::default()).send(peer.request()).await);
-    assert_eq!(fault.cause, Cause::TargetForbidden);
-    assert_eq!(peer.accepted(), 0);
 }
 
 /// A server behind a certificate for `name`, and the authority that issued it.
@@ -187,12 +182,8 @@ async fn a_handshake_that_stalls_is_a_connect_timeout() {
     assert_eq!(fault(outcome).cause, Cause::ConnectTimeout);
 }
 
-#[tokio::test]
-async fn an_authority_that_cannot_be_used_is_not_forgotten() {
-    let client =
-        client_with(Config { extra_roots: vec![CertificateDer::from(vec![1, 2, 3])], ..Config::default() });
-    let peer = Peer::start(|mut stream, _| async move { read_to_close(&mut stream).await }).await;
-    let fault = fault(client.send(secure_request(&peer)).await);
-    assert_eq!(fault.cause, Cause::Tls);
-    assert!(fault.message.contains("authority cannot be used"), "{}", fault.message);
+#[test]
+fn an_authority_that_cannot_be_used_is_refused_at_the_start() {
+    let config = Config { extra_roots: vec![CertificateDer::from(vec![1, 2, 3])], ..Config::default() };
+    assert!(matches!(Client::new(config, Clock::system()), Err(SetupError::Authority(_))));
 }

@@ -2,6 +2,8 @@
 
 mod connecting;
 mod limits;
+mod names;
 mod peer;
 mod pooling;
+mod proxies;
 mod responses;

@@ -17,11 +17,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::super::{Client, Config, Policy, Request, Target, vet};
+use super::super::{Client, Config, Policy, Request, Sender, Target, vet};
 use crate::{
     clock::Clock,
-    domain::{Answer, Fault, Micros, Outcome},
+    domain::{Answer, EndpointKey, Fault, Micros, Outcome, TenantKey},
 };
+
+/// Whoever asks for a request.
+pub const SENDER: Sender = Sender { tenant: TenantKey::DEFAULT, endpoint: EndpointKey(1), version: 1 };
 
 /// A whole, empty success.
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -135,11 +138,12 @@ pub async fn read_to_close(stream: &mut (impl AsyncRead + Unpin)) {
 }
 
 pub fn target(url: &str) -> Target {
-    vet(url, &Policy { allow_http: true }).unwrap()
+    vet(url, &Policy::loopback()).unwrap()
 }
 
 pub fn request(target: Target) -> Request {
     Request {
+        sender: SENDER,
         target,
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{\"n\":1}"),
@@ -149,11 +153,11 @@ pub fn request(target: Target) -> Request {
 }
 
 pub fn client() -> Client {
-    client_with(Config { allow_http: true, ..Config::default() })
+    client_with(Config::default())
 }
 
 pub fn client_with(config: Config) -> Client {
-    Client::new(config, Clock::system())
+    Client::new(config, Clock::system()).unwrap()
 }
 
 pub fn answer(outcome: Outcome) -> Answer {

@@ -43,7 +43,7 @@ async fn a_connection_is_used_again_across_threads() {
 #[tokio::test]
 async fn attempts_at_once_have_a_connection_each_and_the_surplus_is_closed() {
     let peer = Peer::answering(OK).await;
-    let client = client_with(Config { allow_http: true, idle_total: 2, ..Config::default() });
+    let client = client_with(Config { idle_total: 2, ..Config::default() });
     let attempts: Vec<_> = (0..5).map(|_| client.send(peer.request())).collect();
     for outcome in futures_util::future::join_all(attempts).await {
         assert_eq!(answer(outcome).status, 200);
@@ -54,13 +54,13 @@ async fn attempts_at_once_have_a_connection_each_and_the_surplus_is_closed() {
 #[tokio::test]
 async fn limits_of_the_pool_hold() {
     let (one, two) = (Peer::answering(OK).await, Peer::answering(OK).await);
-    let client = client_with(Config { allow_http: true, idle_total: 1, ..Config::default() });
+    let client = client_with(Config { idle_total: 1, ..Config::default() });
     for peer in [&one, &two, &one, &two] {
         answer(client.send(peer.request()).await);
     }
     assert_eq!((one.accepted(), two.accepted(), client.idle()), (1, 2, 1));
 
-    let none = client_with(Config { allow_http: true, idle_total: 0, ..Config::default() });
+    let none = client_with(Config { idle_total: 0, ..Config::default() });
     answer(none.send(one.request()).await);
     assert_eq!(none.idle(), 0);
 }
@@ -116,7 +116,7 @@ async fn an_idle_connection_has_its_time() {
         Peer::answering("HTTP/1.1 200 OK\r\nkeep-alive: max=9, timeout=5\r\ncontent-length: 0\r\n\r\n").await;
     for (peer, seconds) in [(&plain, 30), (&hinting, 4)] {
         let clock = Clock::manual(Timestamp(0));
-        let client = Client::new(Config { allow_http: true, ..Config::default() }, clock.clone());
+        let client = Client::new(Config::default(), clock.clone()).unwrap();
         let before = peer.accepted();
         answer(client.send(peer.request()).await);
         clock.advance(Micros(Micros::from_secs(seconds).0 - 1));
@@ -132,7 +132,7 @@ async fn an_idle_connection_has_its_time() {
 async fn old_connections_of_forgotten_origins_are_closed() {
     let (forgotten, busy) = (Peer::answering(OK).await, Peer::answering(OK).await);
     let clock = Clock::manual(Timestamp(0));
-    let client = Client::new(Config { allow_http: true, ..Config::default() }, clock.clone());
+    let client = Client::new(Config::default(), clock.clone()).unwrap();
     answer(client.send(forgotten.request()).await);
     clock.advance(Micros::from_secs(31));
     answer(client.send(busy.request()).await);

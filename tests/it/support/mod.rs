@@ -3,15 +3,19 @@
 
 mod api;
 pub mod frames;
+mod hostile;
 mod http;
 mod load;
+mod pace;
 mod receiver;
 mod server;
 mod time;
 
 pub use api::{Api, detail, event, is_final, open_endpoint, reason_of, span, transport_fault, violations_of};
+pub use hostile::{Authority, Claim, Hostile, gzip_bomb, request, silence};
 pub use http::{Reply, http, http_stream};
 pub use load::{Load, body_of, key_in};
+pub use pace::latencies;
 pub use receiver::{Answer, Received, Receiver};
 pub use server::{PROGRAM, Server};
 pub use time::{Dice, alone, eventually, now, percentile};
