@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod operations;
 mod secrets;
+mod tls;
 mod tokens;
 mod url;
 mod watch;
@@ -36,6 +37,7 @@ pub use self::{
     events::{Found, Show},
     operations::{OperationFilter, PER_SECOND_MIN},
     secrets::{DEFAULT_GRACE, GRACE_MAX, Rotated, Rotation, SECRET_BYTES, check_secret},
+    tls::{TlsRefusal, check_tls},
     tokens::{List, PageQuery},
     url::{UrlRefusal, check_url},
     watch::{Batch, Watch, WatchStart, WatchStream},

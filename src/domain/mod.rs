@@ -2,6 +2,7 @@
 //! chance; everything else may use it.
 
 mod attempt;
+mod authentication;
 mod change;
 mod dead_letter;
 mod delivery;
@@ -13,14 +14,16 @@ mod outcome;
 mod page;
 mod pattern;
 mod policy;
+mod secret_text;
 mod time;
 mod violation;
 
 pub use attempt::{Attempt, Cause, ErrorKind, Failure, Response, Timings};
+pub use authentication::{Authentication, OAuth2, TlsIdentity, TlsOptions};
 pub use change::{Change, ChangeKind};
 pub use dead_letter::{DeadLetter, LetterReason, LetterState};
 pub use delivery::{Delivery, Hold, Last, Live, State, Trigger};
-pub use endpoint::{Endpoint, EndpointState, Envelope, Secret};
+pub use endpoint::{Endpoint, EndpointState, Envelope, Header, Secret};
 pub use event::{Event, EventSummary, NewEvent, Payload};
 pub use id::{
     AttemptId, DeadLetterId, DeliveryId, EndpointKey, EventId, IdError, OperationId, Pos, SecretId,
@@ -33,5 +36,6 @@ pub use pattern::Pattern;
 pub use policy::{
     BreakerPolicy, Content, DeadLetterPolicy, HttpOptions, RateLimit, RetryPolicy, Scheme, Signature, Signing,
 };
+pub use secret_text::SecretText;
 pub use time::{Micros, Timestamp};
 pub use violation::{Rule, Violation, Violations};

@@ -6,10 +6,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use rustls::pki_types::CertificateDer;
 
-use super::{Target, exchange, pool::Pool, tls};
+use super::{
+    Target, exchange,
+    fault::fault,
+    pool::Pool,
+    tls::{self, Tls},
+};
 use crate::{
     clock::Clock,
-    domain::{Micros, Outcome, Timings},
+    domain::{Cause, Fault, Micros, Outcome, Timings, TlsOptions},
 };
 
 /// Sends requests, and keeps the connections between them. Cheap to clone: all
@@ -22,6 +27,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) pool: Pool,
     pub(super) tls: tls::Connector,
+    /// Authorities trusted besides the public ones.
+    roots: Vec<CertificateDer<'static>>,
     pub(super) user_agent: HeaderValue,
     pub(super) allow_http: bool,
 }
@@ -64,6 +71,8 @@ impl Default for Config {
 pub struct Request {
     /// Where to.
     pub target: Target,
+    /// TLS other than the client's own.
+    pub tls: Option<Tls>,
     /// Headers. `host` is the target's, and headers that frame the message or
     /// concern the connection are left out.
     pub headers: HeaderMap,
@@ -81,7 +90,8 @@ impl Client {
     pub fn new(config: Config, clock: Clock) -> Self {
         let Config { idle_total, idle_age, user_agent, extra_roots, allow_http } = config;
         let pool = Pool::new(idle_total, idle_age);
-        Self(Arc::new(Shared { clock, pool, tls: tls::connector(extra_roots), user_agent, allow_http }))
+        let tls = tls::connector(&extra_roots);
+        Self(Arc::new(Shared { clock, pool, tls, roots: extra_roots, user_agent, allow_http }))
     }
 
     /// Makes one attempt. Must be called within a Tokio runtime.
@@ -94,6 +104,14 @@ impl Client {
         let result = exchange::run(&self.0, request, &mut timings).await;
         let duration = self.0.clock.now().since(started_at);
         Outcome { started_at, duration, timings, result }
+    }
+
+    /// TLS for an endpoint with options of its own; nothing if it has none.
+    pub fn tls(&self, options: &TlsOptions) -> Result<Option<Tls>, Fault> {
+        if *options == TlsOptions::default() {
+            return Ok(None);
+        }
+        Tls::new(&self.0.roots, options).map(Some).map_err(|error| fault(Cause::Tls, error.to_string()))
     }
 
     /// Idle connections that are open.

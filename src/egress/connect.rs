@@ -13,7 +13,7 @@ use super::{
     fault::{connect_timeout, fault, unconnected},
     link::Link,
     target::Host,
-    tls,
+    tls::{self, Tls},
 };
 use crate::domain::{Cause, Fault, Timings};
 
@@ -25,15 +25,19 @@ const ADDRESSES_MAX: usize = 16;
 pub(super) async fn connect(
     shared: &Shared,
     target: &Target,
+    tls: Option<&Tls>,
     limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
-    timeout(limit, dial(shared, target, limit, timings)).await.unwrap_or_else(|_| Err(connect_timeout(limit)))
+    timeout(limit, dial(shared, target, tls, limit, timings))
+        .await
+        .unwrap_or_else(|_| Err(connect_timeout(limit)))
 }
 
 async fn dial(
     shared: &Shared,
     target: &Target,
+    tls: Option<&Tls>,
     limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
@@ -59,7 +63,8 @@ async fn dial(
     // Requests are written whole: there is nothing to wait for.
     tcp.set_nodelay(true).map_err(|error| unconnected(&error))?;
     timings.connect = lap();
-    let stream = tls::wrap(&shared.tls, target, tcp).await?;
+    let connector = tls.map_or(&shared.tls, Tls::connector);
+    let stream = tls::wrap(connector, target, tcp).await?;
     if !target.is_plain() {
         timings.tls = lap();
     }

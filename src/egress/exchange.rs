@@ -18,6 +18,7 @@ use super::{
     connect::connect,
     fault::{broken, connect_timeout, fault, response_timeout},
     link::Link,
+    tls::pool_key,
 };
 use crate::domain::{Answer, Cause, Fault, Timings};
 
@@ -47,7 +48,7 @@ pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings
     if request.target.is_plain() && !shared.allow_http {
         return Err(fault(Cause::TargetForbidden, "the URL must be https"));
     }
-    let target = request.target.clone();
+    let (target, tls) = (request.target.clone(), request.tls.clone());
     let mut deadline = pin!(sleep(request.timeout.to_std()));
     let (link, response) = head(shared, request, deadline.as_mut(), timings).await?;
     let (head, mut incoming) = response.into_parts();
@@ -57,7 +58,12 @@ pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings
         || within(deadline, timeout(BODY_GRACE, read(&mut incoming, &mut body))).await == Some(Ok(true));
     let answer = answer(&head, body, !whole, &link);
     if whole {
-        shared.pool.put(target.origin(), link, shared.clock.now(), keep_alive(&head.headers));
+        shared.pool.put(
+            &pool_key(target.origin(), tls.as_ref()),
+            link,
+            shared.clock.now(),
+            keep_alive(&head.headers),
+        );
     }
     Ok(answer)
 }
@@ -70,7 +76,8 @@ async fn head(
     mut deadline: Pin<&mut Sleep>,
     timings: &mut Timings,
 ) -> Result<(Link, http::Response<Incoming>), Fault> {
-    let Request { target, headers, body, timeout, connect_timeout: connect_limit } = request;
+    let Request { target, tls, headers, body, timeout, connect_timeout: connect_limit } = request;
+    let key = pool_key(target.origin(), tls.as_ref());
     let limit = timeout.to_std();
     let connect_limit = connect_limit.min(timeout).to_std();
     let length = body.len();
@@ -82,13 +89,13 @@ async fn head(
     // want a length get one.
     message.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     loop {
-        let pooled = shared.pool.take(target.origin(), shared.clock.now()).await;
+        let pooled = shared.pool.take(&key, shared.clock.now()).await;
         let reused = pooled.is_some();
         let mut link = match pooled {
             Some(link) => link,
             None => {
                 // Boxed: large, and not on the usual path.
-                let made = Box::pin(connect(shared, &target, connect_limit, timings));
+                let made = Box::pin(connect(shared, &target, tls.as_ref(), connect_limit, timings));
                 within(deadline.as_mut(), made).await.unwrap_or_else(|| Err(connect_timeout(limit)))?
             }
         };

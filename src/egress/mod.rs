@@ -12,6 +12,8 @@
 //!   read of the body. The limits are constants beside the code that keeps them.
 //! - **Success is decided by the head.** A complete head is an answer, whatever
 //!   becomes of the body.
+//! - **Each to its own TLS.** An endpoint may bring its own authorities and demand a
+//!   certificate of us; connections are shared by equal options only.
 //! - **Cancel safe.** Dropping [`Client::send`] closes its connection.
 //!
 //! The pool is our own, and small, because the choice and check of the address
@@ -32,3 +34,4 @@ mod tls;
 
 pub use client::{Client, Config, Request};
 pub use target::{Forbidden, Policy, Target, URL_LEN_MAX, vet};
+pub use tls::{BadTls, Tls, check_tls};

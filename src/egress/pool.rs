@@ -1,4 +1,4 @@
-//! Idle connections, by origin.
+//! Idle connections, by origin and TLS options: see `tls::pool_key`.
 //!
 //! The last one in is the first one out, so that surplus connections are left
 //! alone and age. Ages are checked when a connection is taken, and all of them

@@ -1,33 +1,145 @@
-//! TLS: which authorities are trusted, and the handshake.
+//! TLS: which authorities are trusted, who we are, and the handshake.
 
-use std::{io, sync::Arc};
+use std::{borrow::Cow, fmt, io, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
+use rustls::{
+    ClientConfig, ConfigBuilder, RootCertStore,
+    client::WantsClientCert,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Target, fault::fault};
-use crate::domain::{Cause, Fault};
+use crate::domain::{Cause, Fault, TlsIdentity, TlsOptions};
 
 /// Makes TLS connections, or says why it cannot.
 pub(super) type Connector = Result<TlsConnector, String>;
 
 /// A connector that trusts the public authorities and `extra`, offers HTTP/1.1
 /// alone, and resumes sessions.
-pub(super) fn connector(extra: Vec<CertificateDer<'static>>) -> Connector {
+pub(super) fn connector(extra: &[CertificateDer<'static>]) -> Connector {
+    Ok(finish(trusting(extra)?.with_no_client_auth()))
+}
+
+/// TLS options that cannot be used, and why. Names no part of a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTls {
+    /// The authorities.
+    #[error("{0}")]
+    Authorities(String),
+    /// Our certificate.
+    #[error("{0}")]
+    Certificate(String),
+    /// Its key.
+    #[error("{0}")]
+    Key(String),
+}
+
+/// TLS towards one endpoint, where it differs from TLS towards all others. Made by
+/// [`Client::tls`](super::Client::tls).
+#[derive(Clone)]
+pub struct Tls(Arc<Own>);
+
+struct Own {
+    connector: Connector,
+    /// Connections are shared by those who have the same.
+    mark: String,
+}
+
+impl Tls {
+    pub(super) fn new(extra: &[CertificateDer<'static>], options: &TlsOptions) -> Result<Self, BadTls> {
+        let authorities = certificates(&options.ca_certificates).map_err(BadTls::Authorities)?;
+        if authorities.is_empty() && !options.ca_certificates.is_empty() {
+            return Err(BadTls::Authorities("has no certificate in PEM".to_owned()));
+        }
+        let roots: Vec<_> = extra.iter().cloned().chain(authorities).collect();
+        let builder = trusting(&roots).map_err(BadTls::Authorities)?;
+        let config = match &options.identity {
+            Some(identity) => identified(builder, identity)?,
+            None => builder.with_no_client_auth(),
+        };
+        let mut hash = Sha256::new();
+        let identity = options.identity.as_ref();
+        let (chain, key) = identity.map_or(("", ""), |it| (it.certificates.as_str(), it.key.expose()));
+        for part in [&options.ca_certificates, chain, key] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mark = hex::encode(hash.finalize());
+        Ok(Self(Arc::new(Own { connector: Ok(finish(config)), mark })))
+    }
+
+    pub(super) fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls(***)")
+    }
+}
+
+/// Checks TLS options: they can be read, and the key is the certificate's.
+pub fn check_tls(options: &TlsOptions) -> Result<(), BadTls> {
+    Tls::new(&[], options).map(drop)
+}
+
+/// Which idle connections may be used: those to the same origin, made with the same
+/// TLS options.
+pub(super) fn pool_key<'a>(origin: &'a str, tls: Option<&Tls>) -> Cow<'a, str> {
+    // No origin has a space.
+    tls.map_or(Cow::Borrowed(origin), |tls| format!("{origin} {}", tls.0.mark).into())
+}
+
+fn trusting(
+    extra: &[CertificateDer<'static>],
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     for root in extra {
         roots
-            .add(root)
+            .add(root.clone())
             .map_err(|error| format!("a configured certificate authority cannot be used: {error}"))?;
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS cannot be used: {error}"))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| format!("TLS cannot be used: {error}"))?;
+    Ok(builder.with_root_certificates(roots))
+}
+
+fn identified(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: &TlsIdentity,
+) -> Result<ClientConfig, BadTls> {
+    let chain = certificates(&identity.certificates).map_err(BadTls::Certificate)?;
+    if chain.is_empty() {
+        return Err(BadTls::Certificate("has no certificate in PEM".to_owned()));
+    }
+    // What the parser says might quote the key.
+    let key = PrivateKeyDer::from_pem_slice(identity.key.expose().as_bytes())
+        .map_err(|_| BadTls::Key("is not an unencrypted private key in PEM".to_owned()))?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| {
+        if let rustls::Error::InvalidCertificate(why) = error {
+            BadTls::Certificate(format!("cannot be used: {why:?}"))
+        } else if let rustls::Error::InconsistentKeys(_) = error {
+            BadTls::Key("is not the key of the certificate".to_owned())
+        } else {
+            BadTls::Key("cannot be used: of an unknown kind, or damaged".to_owned())
+        }
+    })
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all: Result<_, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    all.map_err(|error| format!("is not PEM: {error}"))
+}
+
+fn finish(mut config: ClientConfig) -> TlsConnector {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+    TlsConnector::from(Arc::new(config))
 }
 
 /// Shakes hands over a connection; a plain one is left as it is.

@@ -294,8 +294,9 @@ impl Dispatcher {
                 self.close_lane(key);
                 continue;
             };
+            let caller = Arc::new(self.caller(Arc::clone(&endpoint)));
             if let Some(slot) = self.lanes.get_mut(&key) {
-                slot.caller = Arc::new(Caller::new(Arc::clone(&endpoint), &self.config.policy));
+                slot.caller = caller;
                 slot.lane.set_endpoint(endpoint, now);
                 self.wake(key);
             }
@@ -403,7 +404,7 @@ impl Dispatcher {
                 let _ = reply.send(());
             }
             Ask::Test(endpoint, event, reply) => {
-                let caller = Caller::new(endpoint, &self.config.policy);
+                let caller = self.caller(endpoint);
                 let context = Arc::clone(&self.context);
                 self.tasks.spawn(async move {
                     let _ = reply.send(attempt::test(&context, &caller, &event).await);
@@ -412,8 +413,12 @@ impl Dispatcher {
         }
     }
 
+    fn caller(&self, endpoint: Arc<Endpoint>) -> Caller {
+        Caller::new(endpoint, &self.config.policy, &self.context.client)
+    }
+
     fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: bool, now: Timestamp) {
-        let caller = Arc::new(Caller::new(Arc::clone(endpoint), &self.config.policy));
+        let caller = Arc::new(self.caller(Arc::clone(endpoint)));
         let lane = Lane::new(Arc::clone(endpoint), stored, now);
         self.lanes.insert(endpoint.key, Slot { lane, caller, timer: None, is_ready: false });
     }

@@ -19,6 +19,7 @@ mod handle;
 mod observe;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use self::{
     dispatcher::{Config, start},

@@ -19,9 +19,11 @@ mod letters;
 mod lists;
 mod open;
 mod operations;
+mod private;
 mod publish;
 mod read;
 mod recent;
+mod reseal;
 mod retention;
 mod room;
 mod row;
@@ -58,6 +60,7 @@ pub use self::{
     operations::Task,
     publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused, content_hash},
     recent::{RECENT_MAX, Recent},
+    reseal::Resealed,
     retention::Cutoff,
     tx::SharedRoutes,
     writer::Gauges,
@@ -69,8 +72,12 @@ use self::{
     tx::{Reroute, Tx},
     writer::{Closure, Inbox, Write, Writer},
 };
-use crate::domain::{
-    DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation, OperationId, Pos, TenantKey, Timestamp,
+use crate::{
+    domain::{
+        DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation, OperationId, Pos, TenantKey,
+        Timestamp,
+    },
+    vault::Vault,
 };
 
 /// Writes handed over and not yet taken, at most.
@@ -81,6 +88,8 @@ const INBOX_MAX: usize = 16 * 1024;
 pub struct Config {
     /// Directory of the database and its lock.
     pub directory: PathBuf,
+    /// Seals and opens what is secret.
+    pub vault: Vault,
     /// Identity given to a store when it is made.
     pub incarnation: u32,
     /// Open deliveries at most; publishing is refused beyond.
@@ -110,6 +119,7 @@ pub struct Store {
     compacted: AtomicU64,
     sweep: Mutex<Sweep>,
     incarnation: u32,
+    stale: bool,
     config: Config,
     _lock: File,
 }
@@ -120,11 +130,11 @@ impl Store {
     pub async fn open(
         config: Config,
     ) -> Result<(Arc<Self>, oneshot::Receiver<Result<(), Error>>), OpenError> {
-        let open::Opened { writer: conn, readers, lock } = open::open(&config).await?;
+        let open::Opened { writer: conn, readers, lock, stale } = open::open(&config).await?;
         let fact = |name| open::fact(&conn, name).map(Option::unwrap_or_default);
         let recent = Arc::new(Recent::new(Pos(fact("position")?.cast_unsigned())));
         let routes = Arc::new(SharedRoutes::default());
-        routes.apply(endpoints::all(&conn)?.into_iter().map(Reroute::Put).collect());
+        routes.apply(endpoints::all(&conn, &config.vault)?.into_iter().map(Reroute::Put).collect());
         let (gauges, hot) = (Arc::new(Gauges::default()), Arc::new(Hot::default()));
         let open = conn.query_row("SELECT count(*) FROM deliveries WHERE state < 2", [], |row| row.get(0))?;
         gauges.open.store(open, Ordering::Relaxed);
@@ -159,6 +169,7 @@ impl Store {
             compacted,
             sweep: Mutex::default(),
             incarnation,
+            stale,
             config,
             _lock: lock,
         };
@@ -201,6 +212,18 @@ impl Store {
     /// The store's identity: another one after a restore means another history.
     pub fn incarnation(&self) -> u32 {
         self.incarnation
+    }
+
+    /// Whether something was not sealed under the current master key at the start:
+    /// then call [`Store::reseal`] until it says that all is.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Seals the next endpoints after `from` under the current master key, unless
+    /// they are. It goes page by page, and what is done stays done.
+    pub async fn reseal(&self, from: EndpointKey) -> Result<Resealed, Error> {
+        self.call(move |tx| reseal::step(tx, from)).await
     }
 
     /// Publishes events: durable once answered.

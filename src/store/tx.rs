@@ -8,6 +8,7 @@ use super::Error;
 use crate::{
     domain::{Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, TenantKey, Timestamp},
     machine::route::Routes,
+    vault::Vault,
 };
 
 /// The routing table, read by all and changed by the writer after each commit.
@@ -91,6 +92,7 @@ impl SharedRoutes {
 pub struct Tx<'c> {
     pub(super) conn: &'c Connection,
     pub(super) routes: &'c SharedRoutes,
+    pub(super) vault: &'c Vault,
     position: Pos,
     started_at: Pos,
     changes: Vec<Arc<Change>>,
@@ -118,12 +120,14 @@ impl<'c> Tx<'c> {
     pub(super) fn begin(
         conn: &'c Connection,
         routes: &'c SharedRoutes,
+        vault: &'c Vault,
         position: Pos,
         latest: Timestamp,
     ) -> Result<Self, Error> {
         conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let (changes, reroutes, hot) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { conn, routes, position, started_at: position, changes, reroutes, hot, open: 0, latest })
+        let started_at = position;
+        Ok(Self { conn, routes, vault, position, started_at, changes, reroutes, hot, open: 0, latest })
     }
 
     /// The next number of the feed.

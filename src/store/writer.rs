@@ -251,7 +251,7 @@ impl Writer {
         publishes: &[(Handed, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
     ) -> Result<Vec<Answers>, Error> {
-        let mut tx = Tx::begin(&self.conn, &self.routes, self.position, self.latest)?;
+        let mut tx = Tx::begin(&self.conn, &self.routes, &self.config.vault, self.position, self.latest)?;
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish))?;
         tx.finish(&self.finishes)?;
         for call in calls {

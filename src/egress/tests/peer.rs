@@ -141,6 +141,7 @@ pub fn target(url: &str) -> Target {
 pub fn request(target: Target) -> Request {
     Request {
         target,
+        tls: None,
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{\"n\":1}"),
         timeout: Micros::from_secs(20),
