@@ -5,6 +5,7 @@
 //! Nothing here reaches into the server's modules; only the generated messages
 //! are shared. So a claim that holds here holds for any client.
 
+mod access;
 mod bad_input;
 mod bench;
 mod bodies;
@@ -15,6 +16,7 @@ mod limits;
 mod reflection;
 mod rest;
 mod retry;
+mod secrets;
 mod shutdown;
 mod support;
 mod watch;

@@ -7,6 +7,7 @@ mod load;
 mod receiver;
 mod server;
 mod time;
+mod tls;
 
 pub use api::{Api, detail, event, is_final, open_endpoint, reason_of, span, transport_fault, violations_of};
 pub use http::{Reply, http, http_stream};
@@ -14,3 +15,4 @@ pub use load::{Load, body_of, key_in};
 pub use receiver::{Answer, Received, Receiver};
 pub use server::Server;
 pub use time::{Dice, alone, eventually, now, percentile};
+pub use tls::Authority;

@@ -67,6 +67,11 @@ impl Server {
         self.settings.data_dir()
     }
 
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.settings.log()
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub fn kill9(&mut self) {
         self.child.kill().expect("kill");
