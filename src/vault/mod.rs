@@ -51,13 +51,13 @@ pub struct Place<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// It is cut off, or of a later version.
-    #[error("it is not in a form that this version knows")]
+    #[error("what is sealed is not in a form that this version knows")]
     Malformed,
     /// Its key is not in the ring.
-    #[error("it is sealed under master key {0}, which was not given")]
+    #[error("what is sealed is under master key {0}, which was not given")]
     UnknownKey(KeyId),
     /// It was changed, or belongs to another row.
-    #[error("it was altered, or belongs to another row")]
+    #[error("what is sealed was altered or belongs to another row")]
     Altered,
 }
 

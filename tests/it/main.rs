@@ -13,6 +13,7 @@ mod crash;
 mod idempotency;
 mod isolation;
 mod limits;
+mod master_key;
 mod reflection;
 mod rest;
 mod retry;

@@ -18,7 +18,7 @@ use super::{
     super::{Config, Request, connect::connect_any},
     peer::{OK, Peer, answer, client, client_with, fault, read_request, read_to_close, request, target},
 };
-use crate::domain::{Cause, Micros};
+use crate::domain::{Cause, Micros, TlsOptions};
 
 /// An address nobody listens on.
 async fn dead() -> SocketAddr {
@@ -195,4 +195,29 @@ async fn an_authority_that_cannot_be_used_is_not_forgotten() {
     let fault = fault(client.send(secure_request(&peer)).await);
     assert_eq!(fault.cause, Cause::Tls);
     assert!(fault.message.contains("authority cannot be used"), "{}", fault.message);
+}
+
+#[tokio::test]
+async fn an_endpoint_s_own_authority_is_trusted_for_that_endpoint_alone() {
+    let (peer, authority) = secure("127.0.0.1").await;
+    let pem = format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &authority)
+    );
+    let client = client_with(Config::default());
+    let own = |ca_certificates: String| {
+        client.tls(&TlsOptions { ca_certificates, ..TlsOptions::default() }).unwrap()
+    };
+    assert!(own(String::new()).is_none(), "nothing of its own");
+    let trusting = || Request { tls: own(pem.clone()), ..secure_request(&peer) };
+    assert_eq!(answer(client.send(trusting()).await).status, 200);
+    assert_eq!((client.idle(), peer.accepted()), (1, 1));
+
+    let other = fault(client.send(secure_request(&peer)).await);
+    assert_eq!(other.cause, Cause::Tls, "the idle connection is not for others");
+    assert_eq!((client.idle(), peer.accepted()), (1, 2));
+    // The same options made anew are the same options.
+    assert_eq!(answer(client.send(trusting()).await).status, 200);
+    assert_eq!((client.idle(), peer.accepted()), (1, 2));
+    assert_eq!(format!("{:?}", trusting().tls), "Some(Tls(***))");
 }

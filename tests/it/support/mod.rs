@@ -2,6 +2,7 @@
 //! for them; what they ought to be is said in the tests.
 
 mod api;
+mod canary;
 mod http;
 mod load;
 mod receiver;
@@ -10,6 +11,7 @@ mod time;
 mod tls;
 
 pub use api::{Api, detail, event, is_final, open_endpoint, reason_of, span, transport_fault, violations_of};
+pub use canary::{Canary, Said, secret};
 pub use http::{Reply, http, http_stream};
 pub use load::{Load, body_of, key_in};
 pub use receiver::{Answer, Received, Receiver};
