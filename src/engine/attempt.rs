@@ -101,7 +101,13 @@ async fn send(context: &Context, caller: &Caller, event: &Event, delivery: Deliv
     let started_at = context.clock.now();
     let Some(tokens) = &caller.tokens else {
         return match caller.request(event, delivery, started_at, None) {
-            Ok(request) => (context.client.send(request).await, false),
+            Ok(request) => {
+                let mut sent = context.client.send(request).await;
+                if let Ok(answer) = &mut sent.result {
+                    caller.redact(answer, None);
+                }
+                (sent, false)
+            }
             Err(found) => (fault(started_at, found), false),
         };
     };
@@ -120,12 +126,12 @@ async fn send(context: &Context, caller: &Caller, event: &Event, delivery: Deliv
         Err(found) => return (Outcome { duration: spent(), ..fault(started_at, found) }, false),
     };
     request.timeout = Micros((limit.0 - spent().0).max(0));
-    let sent = context.client.send(request).await;
-    let status = sent.result.as_ref().ok().map(|answer| answer.status);
-    let stale = match status {
-        Some(status) => tokens.judged(&token, status).await,
-        None => false,
-    };
+    let mut sent = context.client.send(request).await;
+    let mut stale = false;
+    if let Ok(answer) = &mut sent.result {
+        caller.redact(answer, Some(&token));
+        stale = tokens.judged(&token, answer.status).await;
+    }
     (Outcome { started_at, duration: spent(), ..sent }, stale)
 }
 

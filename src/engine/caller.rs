@@ -7,10 +7,13 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderName},
 };
 
-use super::token::{Tokens, basic, bearer, secret_value};
+use super::{
+    redact,
+    token::{Tokens, basic, bearer, secret_value},
+};
 use crate::{
     content,
-    domain::{Authentication, Cause, DeliveryId, Endpoint, Event, Fault, Timestamp},
+    domain::{Answer, Authentication, Cause, DeliveryId, Endpoint, Event, Fault, SecretText, Timestamp},
     egress::{Client, Policy, Request, Target, Tls, vet},
     signing::Signer,
 };
@@ -27,6 +30,8 @@ pub(super) struct Caller {
     /// Where from the header `authorization` comes, if not from `headers`.
     pub tokens: Option<Tokens>,
     way: Result<Way, Fault>,
+    /// Secrets that are sent as they are.
+    spoken: Vec<SecretText>,
     signer: Signer,
 }
 
@@ -44,7 +49,8 @@ impl Caller {
             Some(Authentication::Basic { .. } | Authentication::Bearer { .. }) | None => None,
         };
         let way = way(&endpoint, policy, client);
-        Self { tokens, way, signer: Signer::new(&endpoint), endpoint }
+        let spoken = redact::spoken(&endpoint);
+        Self { tokens, way, spoken, signer: Signer::new(&endpoint), endpoint }
     }
 
     /// The request for an event. A request that cannot be built is a fault of
@@ -84,6 +90,15 @@ impl Caller {
             timeout: http.timeout,
             connect_timeout: http.connect_timeout,
         })
+    }
+
+    /// Takes out of an answer what its request had of secrets.
+    pub fn redact(&self, answer: &mut Answer, token: Option<&HeaderValue>) {
+        let sent = token.or_else(|| self.way.as_ref().ok()?.headers.get(AUTHORIZATION));
+        // What follows `Basic` or `Bearer`; a header of the user's own is in `spoken`.
+        let sent = sent.and_then(|value| value.as_bytes().split(|byte| *byte == b' ').nth(1));
+        let spoken = self.spoken.iter().map(|secret| secret.expose().as_bytes());
+        redact::redact(&mut answer.response, spoken.chain(sent));
     }
 }
 

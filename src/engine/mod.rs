@@ -17,6 +17,7 @@ mod caller;
 mod dispatcher;
 mod handle;
 mod observe;
+mod redact;
 #[cfg(test)]
 mod tests;
 mod token;

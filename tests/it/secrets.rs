@@ -47,7 +47,16 @@ fn the_search_finds_every_spelling() {
 async fn no_secret_is_logged_answered_or_stored_in_the_open() {
     let mut dice = Dice::of("secrets");
     let mut server = Server::build().env("LOG_LEVEL", "trace").start().await;
-    let (good, bad) = (Receiver::ok().await, Receiver::answering(|_| Answer::status(500)).await);
+    // Both answer with the request they got, as some receivers do.
+    let echo = |request: &Received| {
+        let mut headers = request.headers.clone();
+        headers.remove("x-plain");
+        format!("{:?}", spelled(&headers))
+    };
+    let good =
+        Receiver::answering(move |request| Answer::ok().header("x-echo", echo(request)).body(echo(request)))
+            .await;
+    let bad = Receiver::answering(move |request| Answer::status(500).body(echo(request))).await;
     let names = ["signing", "rotated", "header", "plain", "password", "bearer", "client", "access", "wrong"];
     let secrets = names.map(|name| secret(&mut dice, name));
     let [signing, rotated, header, plain, password, bearer, client, access, wrong] = &secrets;
