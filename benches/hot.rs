@@ -135,7 +135,7 @@ fn envelope(bencher: Bencher<'_, '_>) {
 fn sign(bencher: Bencher<'_, '_>) {
     let secret = Secret {
         id: "1".to_owned(),
-        value: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+        value: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(),
         created_at: NOW,
         primary_at: None,
         expires_at: None,

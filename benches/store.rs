@@ -11,8 +11,10 @@ use hookwire::{
         Answer, DeadLetterPolicy, Delivery, Endpoint, Micros, NewEvent, Outcome, Payload, RetryPolicy,
         TenantKey, Timestamp, Timings,
     },
+    entropy::Entropy,
     machine::judge,
     store::{Config, Finish, Publish, RECENT_MAX, Store},
+    vault::Vault,
 };
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 
@@ -54,6 +56,7 @@ async fn measure(batch: usize, without: Option<&'static str>) {
 async fn open(folder: &Path) -> Arc<Store> {
     let config = Config {
         directory: folder.to_owned(),
+        vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 1,
         queue_max: u64::MAX,
         pending_bytes_max: u64::MAX,

@@ -6,6 +6,7 @@ mod clients;
 mod egress;
 mod keys;
 mod tls;
+mod vault;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -17,6 +18,7 @@ pub use self::{
     egress::Egress,
     keys::{AdminKey, Administrator},
     tls::Tls,
+    vault::{Keygen, KeysInEnv, MasterKeys, Rekey},
 };
 
 /// Delivers webhooks: events in over gRPC, stored durably, brought to every
@@ -40,6 +42,11 @@ pub enum Command {
     /// Make an administrator's key: prints its token, once, and writes what
     /// `serve --admin-key-file` is told of it.
     AdminKey(AdminKey),
+    /// Print a new master key for `serve`: 32 random bytes in base64.
+    Keygen(Keygen),
+    /// Seal the secrets of a stopped server under another master key. A running one
+    /// does so by itself when started with the new key and --old-master-key-file.
+    Rekey(Rekey),
     /// Measure a server on this machine: what a delivery costs it, beside what the
     /// bare HTTP request costs, and how long things take.
     Bench(Bench),
@@ -93,6 +100,9 @@ pub struct Server {
     /// Directory of the database; made if it is not there.
     #[arg(long, env = "HOOKWIRE_DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
+    /// What secrets are sealed under.
+    #[command(flatten)]
+    pub keys: MasterKeys,
     /// What is logged: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     pub log_level: String,

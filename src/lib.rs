@@ -18,8 +18,10 @@
 //!
 //! **Doing**
 //!
+//! - [`vault`]: seals secrets under the master key, each bound to its row.
 //! - [`store`]: the only SQL. One writer that shares each sync among all callers,
-//!   reads beside it, the newest changes in memory.
+//!   reads beside it, the newest changes in memory. Secrets are sealed in it and
+//!   open in its memory.
 //! - [`feed`]: following committed changes from a position, and the tokens for it.
 //! - [`egress`]: one HTTP request, one deadline, one typed outcome; the connection
 //!   pool; the check of target URLs.
@@ -64,3 +66,4 @@ pub mod server;
 pub mod signing;
 pub mod store;
 pub mod telemetry;
+pub mod vault;

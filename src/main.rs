@@ -30,6 +30,8 @@ fn main() -> ExitCode {
                 .map(|token| println!("{token}"))
                 .map_err(anyhow::Error::from)
         }
+        Command::Keygen(options) => say(server::keygen(&options)),
+        Command::Rekey(options) => run_rekey(&options),
         Command::Bench(options) => run_bench(options),
         Command::BenchRaw(options) => runtime().and_then(|runtime| bench::raw(&runtime, &options)),
     };
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
 fn run_server(profile: Profile) -> anyhow::Result<()> {
     telemetry::init_logs(&profile.server().log_level)?;
     allow_open_files();
+    forbid_core_dumps();
     let metrics = telemetry::init_metrics()?;
     let delivery = runtime()?;
     runtime()?.block_on(async {
@@ -58,6 +61,16 @@ fn run_server(profile: Profile) -> anyhow::Result<()> {
         };
         Ok(server::run(profile, metrics, delivery.handle(), signals, announce).await?)
     })
+}
+
+fn run_rekey(options: &config::Rekey) -> anyhow::Result<()> {
+    telemetry::init_logs("warn")?;
+    say(runtime()?.block_on(server::rekey(options)))
+}
+
+/// Prints what a command has to say.
+fn say<E: std::error::Error + Send + Sync + 'static>(text: Result<String, E>) -> anyhow::Result<()> {
+    Ok(std::io::stdout().write_all(text?.as_bytes())?)
 }
 
 fn run_bench(options: config::Bench) -> anyhow::Result<()> {
@@ -86,6 +99,13 @@ fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_err() {
         tracing::warn!(limit = ?limit.current, "the limit of open files stays as it is");
+    }
+}
+
+/// A crash leaves no image of the memory, where secrets are in the open.
+fn forbid_core_dumps() {
+    if setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).is_err() {
+        tracing::warn!("a crash may leave a core file with secrets in it");
     }
 }
 

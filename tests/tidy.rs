@@ -16,7 +16,8 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("signing", &["domain"]),
     ("content", &["domain"]),
     ("machine", &["domain"]),
-    ("store", &["domain", "machine"]),
+    ("vault", &["domain", "entropy"]),
+    ("store", &["domain", "machine", "vault"]),
     ("feed", &["domain", "store"]),
     ("egress", &["domain", "clock"]),
     ("engine", &["domain", "clock", "entropy", "signing", "content", "machine", "store", "feed", "egress"]),
@@ -27,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("receiver", &["clock", "domain"]),
     ("front", &["domain", "clock", "rest", "entropy", "grpc", "peer"]),
     ("telemetry", &[]),
-    ("config", &[]),
+    ("config", &["domain"]),
     ("bench", &["domain", "clock", "signing", "grpc", "config"]),
     (
         "server",
@@ -47,6 +48,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "rest",
             "store",
             "telemetry",
+            "vault",
         ],
     ),
 ];
@@ -55,7 +57,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 const HOMES: [(&str, &[&str]); 6] = [
     ("sqlx::", &["src/store/"]),
     ("rusqlite::", &["src/store/"]),
-    ("std::env", &["src/config.rs"]),
+    ("std::env", &["src/config.rs", "src/config/"]),
     ("Status::new", &["src/grpc/", "src/rest/"]),
     ("SystemTime::now", &["src/clock.rs"]),
     ("Instant::now", &["src/clock.rs"]),

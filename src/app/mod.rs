@@ -19,6 +19,7 @@ mod pace;
 mod principal;
 mod secrets;
 mod tenants;
+mod tls;
 mod tokens;
 mod url;
 mod watch;
@@ -44,6 +45,7 @@ pub use self::{
     principal::{Principal, Shown, hash, token},
     secrets::{DEFAULT_GRACE, GRACE_MAX, Rotated, Rotation, SECRET_BYTES, check_secret},
     tenants::TenantView,
+    tls::{TlsRefusal, check_tls},
     tokens::{List, PageQuery},
     url::{UrlRefusal, check_url},
     watch::{Batch, Watch, WatchStart, WatchStream},

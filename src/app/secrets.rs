@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 use super::{App, Error, Kind};
-use crate::domain::{Endpoint, Micros, Rule, Secret, SecretId, TenantKey, Timestamp};
+use crate::domain::{Endpoint, Micros, Rule, Secret, SecretId, SecretText, TenantKey, Timestamp};
 
 /// How long the other secrets stay live after a rotation, unless asked otherwise.
 pub const DEFAULT_GRACE: Micros = Micros::from_secs(24 * 3600);
@@ -16,7 +16,7 @@ pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=512;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
     /// The new secret; nothing: one is made.
-    pub value: Option<String>,
+    pub value: Option<SecretText>,
     /// How long the others stay live.
     pub grace: Micros,
     /// How long the old primary stays so.
@@ -54,8 +54,9 @@ pub fn check_secret(value: &str) -> Result<(), (Rule, &'static str)> {
 
 impl App {
     /// A secret with a given value or 256 random bits.
-    pub fn new_secret(&self, value: Option<String>, now: Timestamp) -> Secret {
-        let value = value.unwrap_or_else(|| format!("whsec_{}", BASE64.encode(self.entropy.bytes::<32>())));
+    pub fn new_secret(&self, value: Option<SecretText>, now: Timestamp) -> Secret {
+        let made = || format!("whsec_{}", BASE64.encode(self.entropy.bytes::<32>())).into();
+        let value = value.unwrap_or_else(made);
         let id = self.fresh_uid(now).to_string();
         Secret { id, value, created_at: now, primary_at: None, expires_at: None }
     }

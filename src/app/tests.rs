@@ -11,6 +11,7 @@ use crate::{
         Pattern, Payload, RateLimit, RetryPolicy, State,
     },
     egress, store,
+    vault::Vault,
 };
 
 const TENANT: crate::domain::TenantKey = crate::domain::TenantKey::DEFAULT;
@@ -30,6 +31,7 @@ impl House {
         let folder = tempfile::tempdir().unwrap();
         let config = store::Config {
             directory: folder.path().to_owned(),
+            vault: Vault::drawn(Entropy::seeded(1)),
             incarnation: 5,
             queue_max: 1_000_000,
             pending_bytes_max: 64 << 20,

@@ -75,7 +75,7 @@ impl Post {
         let mut endpoint = Endpoint::new(TenantKey::DEFAULT, "ep_raw", "", clock.now());
         endpoint.secrets = vec![Secret {
             id: "raw".to_owned(),
-            value: SECRET.to_owned(),
+            value: SECRET.into(),
             created_at: clock.now(),
             primary_at: None,
             expires_at: None,

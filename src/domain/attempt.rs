@@ -102,6 +102,8 @@ pub enum Cause {
     InvalidRequest = 13,
     /// 410.
     Gone = 14,
+    /// No token could be had to authenticate with.
+    Authentication = 15,
 }
 
 /// Broad kind of a failure.
@@ -121,7 +123,7 @@ pub enum ErrorKind {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Dns,
         Self::Connect,
         Self::Tls,
@@ -136,6 +138,7 @@ impl Cause {
         Self::TargetForbidden,
         Self::InvalidRequest,
         Self::Gone,
+        Self::Authentication,
     ];
 
     /// The cause stored under a number.
@@ -152,7 +155,7 @@ impl Cause {
                 ErrorKind::InvalidResponse
             }
             Self::TooManyRequests => ErrorKind::RateLimitExceeded,
-            Self::TargetForbidden | Self::InvalidRequest => ErrorKind::Validation,
+            Self::TargetForbidden | Self::InvalidRequest | Self::Authentication => ErrorKind::Validation,
         }
     }
 }

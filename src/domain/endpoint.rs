@@ -1,14 +1,15 @@
 //! Where events go.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::{
-    BreakerPolicy, DeadLetterPolicy, EndpointKey, HttpOptions, Pattern, RateLimit, RetryPolicy, SecretId,
-    Signing, TenantKey, Timestamp,
+    Authentication, BreakerPolicy, DeadLetterPolicy, EndpointKey, HttpOptions, Pattern, RateLimit,
+    RetryPolicy, SecretId, SecretText, Signing, TenantKey, Timestamp, TlsOptions,
 };
 
 /// A subscriber: a URL, what it wants, and how it is to be called.
@@ -32,8 +33,12 @@ pub struct Endpoint {
     pub state_reason: String,
     /// Types it wants; none means all.
     pub event_types: Vec<Pattern>,
-    /// Extra request headers.
-    pub headers: BTreeMap<String, String>,
+    /// Extra request headers, by name in lower case.
+    pub headers: BTreeMap<String, Header>,
+    /// How a request says who calls, besides its signature.
+    pub authentication: Option<Authentication>,
+    /// How TLS differs from TLS with other endpoints.
+    pub tls: TlsOptions,
     /// Timeouts.
     pub http: HttpOptions,
     /// Shape of the body.
@@ -82,6 +87,8 @@ impl Endpoint {
             state_reason: String::new(),
             event_types: Vec::new(),
             headers: BTreeMap::new(),
+            authentication: None,
+            tls: TlsOptions::default(),
             http: HttpOptions::default(),
             envelope: Envelope::default(),
             signing: Signing::default(),
@@ -144,13 +151,23 @@ pub enum Envelope {
     Raw,
 }
 
-/// A signing secret. Its `Debug` does not print it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An extra request header. Every value may hold a secret, so none is printed and
+/// all are stored sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its value.
+    pub value: SecretText,
+    /// Reads show `***` instead of the value.
+    pub sensitive: bool,
+}
+
+/// A signing secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
     /// Bits of its identifier, in hex.
     pub id: String,
     /// The secret as given or made: `whsec_` plus base64, or any text.
-    pub value: String,
+    pub value: SecretText,
     /// Creation.
     pub created_at: Timestamp,
     /// When it becomes the primary; nothing means at once.
@@ -177,22 +194,18 @@ impl Secret {
 
     /// The key: what follows `whsec_` decoded from base64, otherwise the UTF-8
     /// bytes. Nothing if the base64 is bad.
-    pub fn key(&self) -> Option<Vec<u8>> {
-        match self.value.strip_prefix("whsec_") {
-            Some(text) => BASE64.decode(text).ok(),
-            None => Some(self.value.clone().into_bytes()),
-        }
+    pub fn key(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let value = self.value.expose();
+        let key = match value.strip_prefix("whsec_") {
+            Some(text) => BASE64.decode(text).ok()?,
+            None => value.as_bytes().to_vec(),
+        };
+        Some(key.into())
     }
 
     /// First 8 hex digits of the SHA-256 of the key.
     pub fn fingerprint(&self) -> String {
         let key = self.key().unwrap_or_default();
         hex::encode(&Sha256::digest(key)[..4])
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Secret").field("id", &self.id).field("value", &"***").finish_non_exhaustive()
     }
 }

@@ -4,6 +4,7 @@
 mod api_key;
 mod attempt;
 mod audit;
+mod authentication;
 mod change;
 mod dead_letter;
 mod delivery;
@@ -16,6 +17,7 @@ mod page;
 mod pattern;
 mod policy;
 mod scope;
+mod secret_text;
 mod tenant;
 mod time;
 mod violation;
@@ -23,10 +25,11 @@ mod violation;
 pub use api_key::{ApiKey, TokenHash};
 pub use attempt::{Attempt, Cause, ErrorKind, Failure, Response, Timings};
 pub use audit::AuditEntry;
+pub use authentication::{Authentication, OAuth2, TlsIdentity, TlsOptions};
 pub use change::{Change, ChangeKind};
 pub use dead_letter::{DeadLetter, LetterReason, LetterState};
 pub use delivery::{Delivery, Hold, Last, Live, State, Trigger};
-pub use endpoint::{Endpoint, EndpointState, Envelope, Secret};
+pub use endpoint::{Endpoint, EndpointState, Envelope, Header, Secret};
 pub use event::{Event, EventSummary, NewEvent, Payload};
 pub use id::{
     ApiKeyId, AttemptId, DeadLetterId, DeliveryId, EndpointKey, EventId, IdError, OperationId, Pos, SecretId,
@@ -40,6 +43,7 @@ pub use policy::{
     BreakerPolicy, Content, DeadLetterPolicy, HttpOptions, RateLimit, RetryPolicy, Scheme, Signature, Signing,
 };
 pub use scope::{Scope, ScopeError};
+pub use secret_text::SecretText;
 pub use tenant::{Quota, Tenant, Usage};
 pub use time::{Micros, Timestamp};
 pub use violation::{Rule, Violation, Violations};

@@ -7,10 +7,16 @@ use http::{HeaderMap, HeaderValue};
 use rustls::pki_types::CertificateDer;
 use tokio_rustls::TlsConnector;
 
-use super::{Proxy, Sender, Target, exchange, pool::Pool, resolver::Resolver, tls};
+use super::{
+    Proxy, Sender, Target, exchange,
+    fault::fault,
+    pool::Pool,
+    resolver::Resolver,
+    tls::{self, Tls},
+};
 use crate::{
     clock::Clock,
-    domain::{Micros, Outcome, Timings},
+    domain::{Cause, Fault, Micros, Outcome, Timings, TlsOptions},
 };
 
 /// Sends requests, and keeps the connections between them. Cheap to clone: all
@@ -23,6 +29,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) pool: Pool,
     pub(super) tls: TlsConnector,
+    /// Authorities trusted besides the public ones.
+    roots: Vec<CertificateDer<'static>>,
     pub(super) resolver: Resolver,
     pub(super) proxy: Option<Proxy>,
     pub(super) user_agent: HeaderValue,
@@ -80,6 +88,8 @@ pub struct Request {
     pub sender: Sender,
     /// Where to.
     pub target: Target,
+    /// TLS other than the client's own.
+    pub tls: Option<Tls>,
     /// Headers. `host` is the target's, and headers that frame the message or
     /// concern the connection are left out.
     pub headers: HeaderMap,
@@ -99,7 +109,8 @@ impl Client {
         let pool = Pool::new(idle_total, idle_age);
         let tls = tls::connector(&extra_roots)?;
         let resolver = Resolver::new(&name_servers)?;
-        Ok(Self(Arc::new(Shared { clock, pool, tls, resolver, proxy, user_agent })))
+        let roots = extra_roots;
+        Ok(Self(Arc::new(Shared { clock, pool, tls, roots, resolver, proxy, user_agent })))
     }
 
     /// Makes one attempt. Must be called within a Tokio runtime.
@@ -112,6 +123,14 @@ impl Client {
         let result = exchange::run(&self.0, request, &mut timings).await;
         let duration = self.0.clock.now().since(started_at);
         Outcome { started_at, duration, timings, result }
+    }
+
+    /// TLS for an endpoint with options of its own; nothing if it has none.
+    pub fn tls(&self, options: &TlsOptions) -> Result<Option<Tls>, Fault> {
+        if *options == TlsOptions::default() {
+            return Ok(None);
+        }
+        Tls::new(&self.0.roots, options).map(Some).map_err(|error| fault(Cause::Tls, error.to_string()))
     }
 
     /// Idle connections that are open.

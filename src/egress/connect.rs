@@ -17,7 +17,7 @@ use super::{
     fault::{connect_timeout, fault, unconnected},
     link::Link,
     target::{FORBIDDEN, Host},
-    tls::{self, Stream},
+    tls::{self, Stream, Tls},
 };
 use crate::domain::{Cause, Fault, Micros, Timings};
 
@@ -25,15 +25,19 @@ use crate::domain::{Cause, Fault, Micros, Timings};
 pub(super) async fn connect(
     shared: &Shared,
     target: &Target,
+    tls: Option<&Tls>,
     limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
-    timeout(limit, dial(shared, target, limit, timings)).await.unwrap_or_else(|_| Err(connect_timeout(limit)))
+    timeout(limit, dial(shared, target, tls, limit, timings))
+        .await
+        .unwrap_or_else(|_| Err(connect_timeout(limit)))
 }
 
 async fn dial(
     shared: &Shared,
     target: &Target,
+    tls: Option<&Tls>,
     limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
@@ -63,9 +67,10 @@ async fn dial(
         return Err(fault(Cause::TargetForbidden, FORBIDDEN));
     }
     timings.connect = lap();
+    let connector = tls.map_or(&shared.tls, Tls::connector);
     let stream = match target.server_name() {
         None => Stream::Plain(tcp),
-        Some(name) => Stream::Tls(Box::new(tls::wrap(&shared.tls, name, tcp).await?)),
+        Some(name) => Stream::Tls(Box::new(tls::wrap(connector, name, tcp).await?)),
     };
     if !target.is_plain() {
         timings.tls = lap();

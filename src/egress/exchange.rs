@@ -45,7 +45,7 @@ type Message = http::Request<Full<Bytes>>;
 
 /// Sends a request and reads its answer.
 pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings) -> Result<Answer, Fault> {
-    let key = Key::new(request.sender, &request.target);
+    let key = Key::new(request.sender, &request.target, request.tls.as_ref());
     let mut deadline = pin!(sleep(request.timeout.to_std()));
     let (link, response) = head(shared, request, &key, deadline.as_mut(), timings).await?;
     let (head, mut incoming) = response.into_parts();
@@ -69,7 +69,7 @@ async fn head(
     mut deadline: Pin<&mut Sleep>,
     timings: &mut Timings,
 ) -> Result<(Link, http::Response<Incoming>), Fault> {
-    let Request { sender: _, target, headers, body, timeout, connect_timeout: connect_limit } = request;
+    let Request { sender: _, target, tls, headers, body, timeout, connect_timeout: connect_limit } = request;
     let limit = timeout.to_std();
     let connect_limit = connect_limit.min(timeout).to_std();
     let length = body.len();
@@ -87,7 +87,7 @@ async fn head(
             Some(link) => link,
             None => {
                 // Boxed: large, and not on the usual path.
-                let made = Box::pin(connect(shared, &target, connect_limit, timings));
+                let made = Box::pin(connect(shared, &target, tls.as_ref(), connect_limit, timings));
                 within(deadline.as_mut(), made).await.unwrap_or_else(|| Err(connect_timeout(limit)))?
             }
         };

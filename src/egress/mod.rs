@@ -12,6 +12,8 @@
 //!   read of the body. The limits are constants beside the code that keeps them.
 //! - **Success is decided by the head.** A complete head is an answer, whatever
 //!   becomes of the body.
+//! - **Each to its own TLS.** An endpoint may bring its own authorities and demand a
+//!   certificate of us; connections are shared by equal options only.
 //! - **Cancel safe.** Dropping [`Client::send`] closes its connection.
 //!
 //! The pool is our own, and small, because the choice and check of the address
@@ -39,3 +41,4 @@ pub use policy::{Allow, NotANetwork, Policy};
 pub use pool::Sender;
 pub use proxy::{NotAProxy, Proxy};
 pub use target::{Forbidden, Target, URL_LEN_MAX, vet};
+pub use tls::{BadTls, Tls, check_tls};

@@ -1,7 +1,7 @@
 //! Idle connections, by who may use them again.
 //!
 //! A connection is used again for the same version of the same endpoint, at the same
-//! origin, under the same policy. So a change of any of them takes effect with the next
+//! origin, under the same policy and TLS options. So a change of any of them takes effect with the next
 //! request, and no tenant sends on a connection that another one opened.
 //!
 //! The last one in is the first one out, so that surplus connections are left
@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{Target, link::Link};
+use super::{Target, link::Link, tls::Tls};
 use crate::domain::{EndpointKey, Micros, TenantKey, Timestamp};
 
 /// How long to wait for a connection whose last response has been read, but
@@ -42,12 +42,14 @@ pub(super) struct Key {
     sender: Sender,
     origin: Arc<str>,
     policy: u64,
+    /// Mark of the TLS options, if they are the sender's own.
+    tls: Option<Arc<str>>,
 }
 
 impl Key {
-    pub(super) fn new(sender: Sender, target: &Target) -> Self {
+    pub(super) fn new(sender: Sender, target: &Target, tls: Option<&Tls>) -> Self {
         let (origin, policy) = target.place();
-        Self { sender, origin, policy }
+        Self { sender, origin, policy, tls: tls.map(|tls| Arc::clone(tls.mark())) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One attempt: request, judgement, record.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::caller::Caller;
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
 /// Pause between tries at a store that does not answer.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The status that refuses a token.
+const UNAUTHORIZED: u16 = 401;
+
 /// What attempts share.
 pub(super) struct Context {
     pub store: Arc<Store>,
@@ -29,14 +32,18 @@ pub(super) struct Context {
 /// Makes an attempt; how the delivery goes on after it.
 pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delivery>) -> Finish {
     let event = event(context, &delivery).await;
-    let outcome = match &event {
+    let (outcome, stale) = match &event {
         Some(event) => send(context, caller, event, delivery.id).await,
-        None => fault(
-            context.clock.now(),
-            Fault { cause: Cause::InvalidRequest, message: "the event is no longer stored".to_owned() },
-        ),
+        None => {
+            let message = "the event is no longer stored".to_owned();
+            (fault(context.clock.now(), Fault { cause: Cause::InvalidRequest, message }), false)
+        }
     };
-    let verdict = judge(&delivery, &caller.endpoint.retry, &outcome, context.entropy.unit());
+    let mut retry = Cow::Borrowed(&caller.endpoint.retry);
+    if stale {
+        retry.to_mut().retry_statuses.push(UNAUTHORIZED);
+    }
+    let verdict = judge(&delivery, &retry, &outcome, context.entropy.unit());
     let is_gone = verdict.failure.as_ref().is_some_and(|failure| failure.cause == Cause::Gone);
     let gone = is_gone.then_some(caller.endpoint.version);
     let reason = match verdict.next {
@@ -66,7 +73,7 @@ pub(super) async fn test(context: &Context, caller: &Caller, event: &Event) -> A
     let id = DeliveryId(Uid::new(event.created_at, event.id.0.salt(), Pos(0)));
     let first = Delivery::first(event, &caller.endpoint, id);
     let delivery = Delivery { trigger: Trigger::Test, max_attempts: 1, ..first };
-    let outcome = send(context, caller, event, delivery.id).await;
+    let (outcome, _) = send(context, caller, event, delivery.id).await;
     let verdict = judge(&delivery, &caller.endpoint.retry, &outcome, 0.5);
     settle(&delivery, outcome, verdict, caller.endpoint.dead_letters).1
 }
@@ -88,12 +95,44 @@ async fn event(context: &Context, delivery: &Delivery) -> Option<Arc<Event>> {
     }
 }
 
-async fn send(context: &Context, caller: &Caller, event: &Event, delivery: DeliveryId) -> Outcome {
-    let now = context.clock.now();
-    match caller.request(event, delivery, now) {
-        Ok(request) => context.client.send(request).await,
-        Err(found) => fault(now, found),
+/// Sends the request. Also says whether it was refused for a token that had been
+/// good: then another attempt has a fresh one.
+async fn send(context: &Context, caller: &Caller, event: &Event, delivery: DeliveryId) -> (Outcome, bool) {
+    let started_at = context.clock.now();
+    let Some(tokens) = &caller.tokens else {
+        return match caller.request(event, delivery, started_at, None) {
+            Ok(request) => {
+                let mut sent = context.client.send(request).await;
+                if let Ok(answer) = &mut sent.result {
+                    caller.redact(answer, None);
+                }
+                (sent, false)
+            }
+            Err(found) => (fault(started_at, found), false),
+        };
+    };
+    // Getting the token is part of the attempt and of its time.
+    let limit = caller.endpoint.http.timeout;
+    let spent = || context.clock.now().since(started_at);
+    let ready = match tokens.header(&context.client, &context.clock, limit).await {
+        Ok(token) => {
+            let request = caller.request(event, delivery, context.clock.now(), Some(token.clone()));
+            request.map(|request| (request, token))
+        }
+        Err(found) => Err(found),
+    };
+    let (mut request, token) = match ready {
+        Ok(ready) => ready,
+        Err(found) => return (Outcome { duration: spent(), ..fault(started_at, found) }, false),
+    };
+    request.timeout = Micros((limit.0 - spent().0).max(0));
+    let mut sent = context.client.send(request).await;
+    let mut stale = false;
+    if let Ok(answer) = &mut sent.result {
+        caller.redact(answer, Some(&token));
+        stale = tokens.judged(&token, answer.status).await;
     }
+    (Outcome { started_at, duration: spent(), ..sent }, stale)
 }
 
 fn fault(now: Timestamp, fault: Fault) -> Outcome {

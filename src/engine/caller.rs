@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderValue,
-    header::{CONTENT_TYPE, HeaderName},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderName},
 };
 
+use super::{
+    redact,
+    token::{Tokens, basic, bearer, secret_value},
+};
 use crate::{
     content,
-    domain::{Cause, DeliveryId, Endpoint, Event, Fault, Timestamp},
-    egress::{Policy, Request, Sender, Target, vet},
+    domain::{Answer, Authentication, Cause, DeliveryId, Endpoint, Event, Fault, SecretText, Timestamp},
+    egress::{Client, Policy, Request, Sender, Target, Tls, vet},
     signing::Signer,
 };
 
@@ -18,38 +22,55 @@ const EVENT_TYPE: HeaderName = HeaderName::from_static("x-webhook-event");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 /// Headers that a request has besides those of its endpoint, with one signature.
-const HEADERS: usize = 9;
+const HEADERS: usize = 10;
 
 /// An endpoint ready to be called.
 pub(super) struct Caller {
     pub endpoint: Arc<Endpoint>,
-    target: Result<Target, Fault>,
-    headers: HeaderMap,
+    /// Where from the header `authorization` comes, if not from `headers`.
+    pub tokens: Option<Tokens>,
+    way: Result<Way, Fault>,
+    /// Secrets that are sent as they are.
+    spoken: Vec<SecretText>,
     signer: Signer,
 }
 
+/// How to get there, and what is said every time.
+struct Way {
+    target: Target,
+    tls: Option<Tls>,
+    headers: HeaderMap,
+}
+
 impl Caller {
-    pub fn new(endpoint: Arc<Endpoint>, policy: &Policy) -> Self {
-        let target = vet(&endpoint.url, policy)
-            .map_err(|forbidden| Fault { cause: Cause::TargetForbidden, message: forbidden.message });
-        let mut headers = HeaderMap::with_capacity(endpoint.headers.len());
-        for (name, value) in &endpoint.headers {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-                headers.insert(name, value);
+    pub fn new(endpoint: Arc<Endpoint>, policy: &Policy, client: &Client) -> Self {
+        let tokens = match &endpoint.authentication {
+            Some(Authentication::OAuth2(oauth2)) => {
+                Some(Tokens::new(oauth2.clone(), sender(&endpoint), policy))
             }
-        }
-        Self { target, headers, signer: Signer::new(&endpoint), endpoint }
+            Some(Authentication::Basic { .. } | Authentication::Bearer { .. }) | None => None,
+        };
+        let way = way(&endpoint, policy, client);
+        let spoken = redact::spoken(&endpoint);
+        Self { tokens, way, spoken, signer: Signer::new(&endpoint), endpoint }
     }
 
     /// The request for an event. A request that cannot be built is a fault of
-    /// ours, found before anything is sent.
-    pub fn request(&self, event: &Event, delivery: DeliveryId, now: Timestamp) -> Result<Request, Fault> {
-        let target = self.target.clone()?;
+    /// ours, found before anything is sent. `authorization` is what [`Caller::tokens`]
+    /// gave.
+    pub fn request(
+        &self,
+        event: &Event,
+        delivery: DeliveryId,
+        now: Timestamp,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Request, Fault> {
+        let way = self.way.as_ref().map_err(Fault::clone)?;
         let body = content::body(event, self.endpoint.envelope);
         // With room for all that follow here and in the client: a map that grows moves
         // everything, and a clone has no room at all.
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + HEADERS);
-        headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut headers = HeaderMap::with_capacity(way.headers.len() + HEADERS);
+        headers.extend(way.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         headers.insert(CONTENT_TYPE, value(&body.content_type)?);
         headers.insert(EVENT_TYPE, value(&event.event_type)?);
         headers.insert(IDEMPOTENCY_KEY, value(&delivery.0.hyphenated())?);
@@ -59,17 +80,56 @@ impl Caller {
         for (name, value) in self.signer.sign(&id, now, &body.data) {
             headers.insert(name, value);
         }
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, authorization);
+        }
         let http = self.endpoint.http;
-        let Endpoint { tenant, key, version, .. } = *self.endpoint;
         Ok(Request {
-            sender: Sender { tenant, endpoint: key, version },
-            target,
+            sender: sender(&self.endpoint),
+            target: way.target.clone(),
+            tls: way.tls.clone(),
             headers,
             body: body.data,
             timeout: http.timeout,
             connect_timeout: http.connect_timeout,
         })
     }
+
+    /// Takes out of an answer what its request had of secrets.
+    pub fn redact(&self, answer: &mut Answer, token: Option<&HeaderValue>) {
+        let sent = token.or_else(|| self.way.as_ref().ok()?.headers.get(AUTHORIZATION));
+        // What follows `Basic` or `Bearer`; a header of the user's own is in `spoken`.
+        let sent = sent.and_then(|value| value.as_bytes().split(|byte| *byte == b' ').nth(1));
+        let spoken = self.spoken.iter().map(|secret| secret.expose().as_bytes());
+        redact::redact(&mut answer.response, spoken.chain(sent));
+    }
+}
+
+/// On whose behalf its requests are made.
+fn sender(endpoint: &Endpoint) -> Sender {
+    Sender { tenant: endpoint.tenant, endpoint: endpoint.key, version: endpoint.version }
+}
+
+fn way(endpoint: &Endpoint, policy: &Policy, client: &Client) -> Result<Way, Fault> {
+    let target = vet(&endpoint.url, policy)
+        .map_err(|forbidden| Fault { cause: Cause::TargetForbidden, message: forbidden.message })?;
+    let tls = client.tls(&endpoint.tls)?;
+    let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 1);
+    for (name, header) in &endpoint.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), secret_value(header.value.expose())) {
+            headers.insert(name, value);
+        }
+    }
+    match &endpoint.authentication {
+        Some(Authentication::Basic { username, password }) => {
+            headers.insert(AUTHORIZATION, basic(username, password)?);
+        }
+        Some(Authentication::Bearer { token }) => {
+            headers.insert(AUTHORIZATION, bearer(token.expose())?);
+        }
+        Some(Authentication::OAuth2(_)) | None => {}
+    }
+    Ok(Way { target, tls, headers })
 }
 
 fn value(text: &str) -> Result<HeaderValue, Fault> {

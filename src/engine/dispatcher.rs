@@ -297,8 +297,9 @@ impl Dispatcher {
                 continue;
             };
             let (endpoint, weight) = self.as_its_tenant_stands(&endpoint);
+            let caller = Arc::new(self.caller(Arc::clone(&endpoint)));
             if let Some(slot) = self.lanes.get_mut(&key) {
-                slot.caller = Arc::new(Caller::new(Arc::clone(&endpoint), &self.config.policy));
+                slot.caller = caller;
                 slot.weight = weight;
                 slot.lane.set_endpoint(endpoint, now);
                 self.wake(key);
@@ -408,7 +409,7 @@ impl Dispatcher {
                 let _ = reply.send(());
             }
             Ask::Test(endpoint, event, reply) => {
-                let caller = Caller::new(endpoint, &self.config.policy);
+                let caller = self.caller(endpoint);
                 let context = Arc::clone(&self.context);
                 self.tasks.spawn(async move {
                     let _ = reply.send(attempt::test(&context, &caller, &event).await);
@@ -417,9 +418,13 @@ impl Dispatcher {
         }
     }
 
+    fn caller(&self, endpoint: Arc<Endpoint>) -> Caller {
+        Caller::new(endpoint, &self.config.policy, &self.context.client)
+    }
+
     fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: bool, now: Timestamp) {
         let (endpoint, weight) = self.as_its_tenant_stands(endpoint);
-        let caller = Arc::new(Caller::new(Arc::clone(&endpoint), &self.config.policy));
+        let caller = Arc::new(self.caller(Arc::clone(&endpoint)));
         let (key, lane) = (endpoint.key, Lane::new(endpoint, stored, now));
         self.lanes.insert(key, Slot { lane, caller, weight, timer: None, is_ready: false });
     }

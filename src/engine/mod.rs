@@ -17,8 +17,10 @@ mod caller;
 mod dispatcher;
 mod handle;
 mod observe;
+mod redact;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use self::{
     dispatcher::{Config, start},

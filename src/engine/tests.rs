@@ -19,6 +19,7 @@ use crate::{
     entropy::Entropy,
     feed::{Cursor, Start},
     store::{self, Created, Publish, Store},
+    vault::Vault,
 };
 
 type Requests = Arc<Mutex<HashMap<String, u32>>>;
@@ -52,6 +53,7 @@ struct House {
 async fn house(folder: &std::path::Path) -> House {
     let config = store::Config {
         directory: folder.to_owned(),
+        vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 5,
         queue_max: 1_000_000,
         pending_bytes_max: 64 << 20,

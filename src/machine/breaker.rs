@@ -64,7 +64,8 @@ impl Signal {
                 | Cause::ConnectTimeout
                 | Cause::ResponseTimeout
                 | Cause::ServerError
-                | Cause::MalformedResponse,
+                | Cause::MalformedResponse
+                | Cause::Authentication,
             ) => Self::Failure,
             Some(Cause::Gone) => Self::Gone,
             Some(

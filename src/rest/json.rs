@@ -48,7 +48,7 @@ pub(super) fn to_message(
     let deserializer = serde_path_to_error::Deserializer::new(&tree, &mut track);
     DynamicMessage::deserialize(message.clone(), deserializer).map_err(|error| {
         let mut violations = Violations::default();
-        let description = error.to_string();
+        let description = unquoted(&error.to_string());
         violations.add(path_of(message, &track.path()), rule_of(&description), description);
         violations
     })
@@ -160,6 +160,18 @@ fn value_message(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     }
 }
 
+/// A refusal without the value refused, which may be a secret in the wrong place:
+/// `invalid type: string "…", expected a map`.
+fn unquoted(description: &str) -> String {
+    const START: &str = "string \"";
+    match (description.find(START), description.rfind("\", expected")) {
+        (Some(start), Some(end)) if start + START.len() <= end => {
+            format!("{}{}", &description[..start + START.len() - 2], &description[end + 1..])
+        }
+        _ => description.to_owned(),
+    }
+}
+
 /// prost-reflect has no kinds of errors, only their texts.
 fn rule_of(description: &str) -> Rule {
     if description.starts_with("unrecognized") {
@@ -191,6 +203,19 @@ mod tests {
             .into_result(object)
             .and_then(|object| to_message(&message, object))
             .map_err(|found| found.0.into_iter().map(|violation| (violation.field, violation.rule)).collect())
+    }
+
+    #[test]
+    fn what_is_refused_is_not_repeated() {
+        assert_eq!(
+            unquoted("invalid type: string \"a\", expected b\", expected a map"),
+            "invalid type: string, expected a map"
+        );
+        for plain in
+            ["invalid type: null, expected a map", "unrecognized enum value 'X'", "string \", expected"]
+        {
+            assert_eq!(unquoted(plain), plain);
+        }
     }
 
     fn refused(message: &str, json: Json) -> Vec<(String, Rule)> {

@@ -3,12 +3,14 @@
 pub mod administrator;
 mod door;
 mod egress;
+mod keys;
 mod pages;
+mod rekey;
 mod welcome;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +20,10 @@ use rustls::pki_types::pem;
 use tokio::{net::TcpListener, runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::{
+    keys::KeyError,
+    rekey::{keygen, rekey},
+};
 use crate::{
     app::{self, App},
     clock::Clock,
@@ -28,6 +34,7 @@ use crate::{
     entropy::Entropy,
     front, grpc, receiver,
     store::{self, Store},
+    vault::Vault,
 };
 
 /// How long attempts and calls in flight may take to end after the stop.
@@ -124,6 +131,29 @@ pub enum Error {
     /// Requests to endpoints cannot be made.
     #[error("requests to endpoints cannot be made")]
     Egress(#[from] SetupError),
+    /// There is no usable master key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// There is nothing to seal anew.
+    #[error("there is no database in {path}: check --data-dir")]
+    NoStore {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A server uses the store that is to be sealed anew.
+    #[error(
+        "a server runs on {path}: restart it with the new key and --old-master-key-file for the one it has now, \
+         and it seals everything anew by itself, or stop it first"
+    )]
+    RekeyRunning {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Sealing anew came to an end half way.
+    #[error(
+        "not everything could be sealed anew: run it again with the same keys, it goes on where it stopped"
+    )]
+    Reseal(#[source] store::Error),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -181,14 +211,13 @@ pub async fn run(
     let local = listener.local_addr().map_err(failed)?;
 
     let (clock, entropy) = (Clock::system(), Entropy::from_os());
-    let feed_retention = feed_retention(config);
+    let own = profile.is_dev().then_some(config.data_dir.as_path());
+    let vault = keys::vault(&config.keys, own, &entropy)?;
     let store_config = store::Config {
-        directory: config.data_dir.clone(),
-        incarnation: entropy.salt(),
         queue_max: config.max_queue,
-        pending_bytes_max: PENDING_BYTES_MAX,
-        mark_every: (feed_retention.0 / 10).clamp(1_000, 10_000_000),
+        mark_every: (feed_retention(config).0 / 10).clamp(1_000, 10_000_000),
         crash_after_publishes: config.crash_after_commit,
+        ..store_config(&config.data_dir, vault, &entropy)
     };
     let opening = delivery.spawn(Store::open(store_config));
     let (store, mut writer) = opening.await.map_err(Error::Start)??;
@@ -219,6 +248,10 @@ pub async fn run(
         }
     };
     let tasks = background(&app, config, &drain);
+    if store.is_stale() {
+        let (store, crash_after, stop) = (Arc::clone(&store), config.keys.crash_after_reseal, drain.clone());
+        tasks.spawn(async move { rekey::run(&store, crash_after, stop).await });
+    }
     tasks.spawn(keep_up(metrics.clone(), drain.clone()));
 
     let (services, health) = grpc::services(Arc::clone(&app)).await?;
@@ -264,6 +297,19 @@ pub async fn run(
     store.close().await.map_err(Error::Close)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A store with the limits of the house.
+fn store_config(data_dir: &Path, vault: Vault, entropy: &Entropy) -> store::Config {
+    store::Config {
+        directory: data_dir.to_owned(),
+        vault,
+        incarnation: entropy.salt(),
+        queue_max: 10_000_000,
+        pending_bytes_max: PENDING_BYTES_MAX,
+        mark_every: 10_000_000,
+        crash_after_publishes: None,
+    }
 }
 
 /// What goes on without being asked.

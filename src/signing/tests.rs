@@ -14,7 +14,7 @@ const TIME_C4: i64 = 1_768_996_800;
 fn secret(value: &str) -> Secret {
     Secret {
         id: "0".repeat(32),
-        value: value.to_owned(),
+        value: value.into(),
         created_at: Timestamp(0),
         primary_at: None,
         expires_at: None,

@@ -1,5 +1,6 @@
-//! Endpoints: one row each, their configuration as JSON. All of them are in
-//! memory in the routing table, so reads never come here.
+//! Endpoints: one row each, their configuration as JSON and beside it, sealed, what
+//! of it may be secret. All of them are in memory in the routing table, opened, so
+//! reads never come here and publishing opens nothing.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,14 +8,21 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error,
+    Error, OpenError,
+    private::{Private, place},
     row::Columns,
     tx::{Reroute, Tx},
 };
-use crate::domain::{
-    BreakerPolicy, DeadLetterPolicy, Endpoint, EndpointKey, EndpointState, Envelope, HttpOptions, Pattern,
-    RateLimit, RetryPolicy, Secret, Signing, TenantKey, Timestamp,
+use crate::{
+    domain::{
+        BreakerPolicy, DeadLetterPolicy, Endpoint, EndpointKey, EndpointState, Envelope, HttpOptions,
+        Pattern, RateLimit, RetryPolicy, Signing, TenantKey, Timestamp,
+    },
+    vault::Vault,
 };
+
+/// Rows of before there was a vault: their secrets stand in the open.
+pub(super) const PLAIN: &str = "sealed IS NULL";
 
 /// What the column `config` holds.
 #[derive(Serialize, Deserialize)]
@@ -25,6 +33,8 @@ struct Config {
     state: EndpointState,
     state_reason: String,
     event_types: Vec<Pattern>,
+    /// Of rows of before; sealed since.
+    #[serde(default, skip_serializing)]
     headers: BTreeMap<String, String>,
     http: HttpOptions,
     envelope: Envelope,
@@ -67,9 +77,9 @@ pub(super) fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created,
     if limit > 0 && tx.endpoints_of(endpoint.tenant) >= limit {
         return Ok(Created::Quota(limit));
     }
-    let (config, secrets) = encode(&endpoint);
-    let sql = "INSERT INTO endpoints (tenant, id, version, created_at, updated_at, config, secrets) \
-         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO NOTHING RETURNING key";
+    let (config, sealed) = (encode(&endpoint), seal(tx.vault, &endpoint));
+    let sql = "INSERT INTO endpoints (tenant, id, version, created_at, updated_at, config, secrets, sealed) \
+         VALUES (?, ?, ?, ?, ?, ?, '[]', ?) ON CONFLICT (tenant, id) DO NOTHING RETURNING key";
     let key = tx
         .conn
         .prepare_cached(sql)?
@@ -81,7 +91,7 @@ pub(super) fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created,
                 endpoint.created_at,
                 endpoint.updated_at,
                 config,
-                secrets,
+                sealed,
             ],
             |row| row.get(0),
         )
@@ -119,13 +129,14 @@ pub(super) fn edit<E>(
 }
 
 fn update(tx: &mut Tx<'_>, endpoint: Endpoint) -> Result<Arc<Endpoint>, Error> {
-    let (config, secrets) = encode(&endpoint);
-    let sql = "UPDATE endpoints SET version = ?, updated_at = ?, config = ?, secrets = ? WHERE key = ?";
+    let (config, sealed) = (encode(&endpoint), seal(tx.vault, &endpoint));
+    let sql = "UPDATE endpoints SET version = ?, updated_at = ?, config = ?, secrets = '[]', sealed = ? \
+         WHERE key = ?";
     tx.conn.prepare_cached(sql)?.execute(params![
         endpoint.version.cast_signed(),
         endpoint.updated_at,
         config,
-        secrets,
+        sealed,
         endpoint.key,
     ])?;
     let endpoint = Arc::new(endpoint);
@@ -151,8 +162,9 @@ pub(super) fn delete(
 
 /// The secrets go with it; the name stays for the history.
 pub(super) fn remove(tx: &mut Tx<'_>, key: EndpointKey, now: Timestamp) -> Result<(), Error> {
-    let sql = "UPDATE endpoints SET deleted_at = ?, secrets = '[]' WHERE key = ?";
-    tx.conn.prepare_cached(sql)?.execute(params![now, key])?;
+    let Some(endpoint) = tx.endpoint(key) else { return Ok(()) };
+    let sql = "UPDATE endpoints SET deleted_at = ?, config = ?, secrets = '[]', sealed = x'' WHERE key = ?";
+    tx.conn.prepare_cached(sql)?.execute(params![now, encode(&endpoint), key])?;
     tx.reroute(Reroute::Remove(key));
     Ok(())
 }
@@ -189,15 +201,45 @@ impl Tx<'_> {
 }
 
 /// All endpoints that are not deleted.
-pub(super) fn all(conn: &Connection) -> Result<Vec<Arc<Endpoint>>, Error> {
+pub(super) fn all(conn: &Connection, vault: &Vault) -> Result<Vec<Arc<Endpoint>>, OpenError> {
     let mut query = conn.prepare(
-        "SELECT key, tenant, id, version, created_at, updated_at, config, secrets FROM endpoints \
+        "SELECT key, tenant, id, version, created_at, updated_at, config, secrets, sealed FROM endpoints \
          WHERE deleted_at IS NULL",
     )?;
-    query.query_and_then([], |row| decode(row).map(Arc::new))?.collect()
+    query.query_and_then([], |row| decode(row, vault).map(Arc::new))?.collect()
 }
 
-fn encode(endpoint: &Endpoint) -> (String, String) {
+/// Seals a row of before. That of a deleted endpoint just loses its secrets.
+pub(super) fn seal_plain(tx: &Tx<'_>, key: EndpointKey, tenant: TenantKey, id: &str) -> Result<(), Error> {
+    let sql = "SELECT config, secrets, deleted_at FROM endpoints WHERE key = ?";
+    let read = |row: &rusqlite::Row<'_>| {
+        let config: Config = serde_json::from_str(row.word(0)?)?;
+        Ok::<_, Error>((config, row.word(1)?.to_owned(), row.integer(2)?.is_some()))
+    };
+    let mut query = tx.conn.prepare_cached(sql)?;
+    let row = query.query_and_then([key], read)?.next();
+    let Some((mut config, secrets, deleted)) = row.transpose()? else { return Ok(()) };
+    let headers = std::mem::take(&mut config.headers);
+    let sealed = if deleted {
+        Vec::new()
+    } else {
+        let private = Private::of_old(serde_json::from_str(&secrets)?, headers);
+        tx.vault.seal(place(tenant, id), &private.to_bytes())
+    };
+    let sql = "UPDATE endpoints SET config = ?, secrets = '[]', sealed = ? WHERE key = ?";
+    tx.conn.prepare_cached(sql)?.execute(params![text(&config), sealed, key])?;
+    Ok(())
+}
+
+fn seal(vault: &Vault, endpoint: &Endpoint) -> Vec<u8> {
+    vault.seal(place(endpoint.tenant, &endpoint.id), &Private::of(endpoint).to_bytes())
+}
+
+fn text(config: &Config) -> String {
+    serde_json::to_string(config).expect("plain data with text keys is JSON")
+}
+
+fn encode(endpoint: &Endpoint) -> String {
     let it = endpoint.clone();
     let config = Config {
         name: it.name,
@@ -206,7 +248,7 @@ fn encode(endpoint: &Endpoint) -> (String, String) {
         state: it.state,
         state_reason: it.state_reason,
         event_types: it.event_types,
-        headers: it.headers,
+        headers: BTreeMap::new(),
         http: it.http,
         envelope: it.envelope,
         signing: it.signing,
@@ -217,36 +259,40 @@ fn encode(endpoint: &Endpoint) -> (String, String) {
         dead_letters: it.dead_letters,
         metadata: it.metadata,
     };
-    let text = |value: serde_json::Result<String>| value.expect("plain data with text keys is JSON");
-    (text(serde_json::to_string(&config)), text(serde_json::to_string(&it.secrets)))
+    text(&config)
 }
 
-fn decode(row: &impl Columns) -> Result<Endpoint, Error> {
-    let config: Config = serde_json::from_str(row.word(6)?)?;
-    let secrets: Vec<Secret> = serde_json::from_str(row.word(7)?)?;
-    Ok(Endpoint {
+fn decode(row: &impl Columns, vault: &Vault) -> Result<Endpoint, OpenError> {
+    let config: Config = serde_json::from_str(row.word(6)?).map_err(Error::from)?;
+    let (tenant, id) = (TenantKey(row.number(1)?), row.word(2)?);
+    let private = match row.bytes(8)? {
+        Some(sealed) => {
+            let opened = vault.open(place(tenant, id), sealed);
+            let refused = |why| OpenError::Sealed { endpoint: id.to_owned(), tenant: tenant.0, why };
+            Private::from_bytes(&opened.map_err(refused)?)?
+        }
+        None => Private::of_old(serde_json::from_str(row.word(7)?).map_err(Error::from)?, config.headers),
+    };
+    let mut endpoint = Endpoint {
         key: EndpointKey(row.number(0)?),
-        tenant: TenantKey(row.number(1)?),
-        id: row.word(2)?.into(),
         version: row.count(3)?,
-        created_at: row.time(4)?,
         updated_at: row.time(5)?,
         name: config.name,
         description: config.description,
-        url: config.url,
         state: config.state,
         state_reason: config.state_reason,
         event_types: config.event_types,
-        headers: config.headers,
         http: config.http,
         envelope: config.envelope,
         signing: config.signing,
-        secrets,
         retry: config.retry,
         rate_limit: config.rate_limit,
         max_in_flight: config.max_in_flight,
         breaker: config.breaker,
         dead_letters: config.dead_letters,
         metadata: config.metadata,
-    })
+        ..Endpoint::new(tenant, id, config.url, row.time(4)?)
+    };
+    private.into(&mut endpoint);
+    Ok(endpoint)
 }

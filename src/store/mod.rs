@@ -22,9 +22,11 @@ mod letters;
 mod lists;
 mod open;
 mod operations;
+mod private;
 mod publish;
 mod read;
 mod recent;
+mod reseal;
 mod retention;
 mod room;
 mod row;
@@ -64,6 +66,7 @@ pub use self::{
     operations::Task,
     publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused, content_hash},
     recent::{RECENT_MAX, Recent},
+    reseal::Resealed,
     retention::Cutoff,
     tenants::Changed,
     tx::SharedRoutes,
@@ -76,9 +79,12 @@ use self::{
     tx::{Reroute, Tx},
     writer::{Closure, Inbox, Write, Writer},
 };
-use crate::domain::{
-    ApiKey, ApiKeyId, AuditEntry, DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation,
-    OperationId, Pos, Tenant, TenantKey, Timestamp,
+use crate::{
+    domain::{
+        ApiKey, ApiKeyId, AuditEntry, DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation,
+        OperationId, Pos, Tenant, TenantKey, Timestamp,
+    },
+    vault::Vault,
 };
 
 /// Writes handed over and not yet taken, at most.
@@ -89,6 +95,8 @@ const INBOX_MAX: usize = 16 * 1024;
 pub struct Config {
     /// Directory of the database and its lock.
     pub directory: PathBuf,
+    /// Seals and opens what is secret.
+    pub vault: Vault,
     /// Identity given to a store when it is made.
     pub incarnation: u32,
     /// Open deliveries at most; publishing is refused beyond.
@@ -119,6 +127,7 @@ pub struct Store {
     compacted: AtomicU64,
     sweep: Mutex<Sweep>,
     incarnation: u32,
+    stale: bool,
     config: Config,
     _lock: File,
 }
@@ -129,11 +138,11 @@ impl Store {
     pub async fn open(
         config: Config,
     ) -> Result<(Arc<Self>, oneshot::Receiver<Result<(), Error>>), OpenError> {
-        let open::Opened { writer: conn, readers, lock } = open::open(&config).await?;
+        let open::Opened { writer: conn, readers, lock, stale } = open::open(&config).await?;
         let fact = |name| open::fact(&conn, name).map(Option::unwrap_or_default);
         let recent = Arc::new(Recent::new(Pos(fact("position")?.cast_unsigned())));
         let routes = Arc::new(SharedRoutes::default());
-        routes.apply(endpoints::all(&conn)?.into_iter().map(Reroute::Put).collect());
+        routes.apply(endpoints::all(&conn, &config.vault)?.into_iter().map(Reroute::Put).collect());
         let directory = Arc::new(Directory::default());
         directory.apply(tenants::all(&conn)?);
         directory.apply(api_keys::all(&conn)?);
@@ -173,6 +182,7 @@ impl Store {
             compacted,
             sweep: Mutex::default(),
             incarnation,
+            stale,
             config,
             _lock: lock,
         };
@@ -220,6 +230,18 @@ impl Store {
     /// The store's identity: another one after a restore means another history.
     pub fn incarnation(&self) -> u32 {
         self.incarnation
+    }
+
+    /// Whether something was not sealed under the current master key at the start:
+    /// then call [`Store::reseal`] until it says that all is.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Seals the next endpoints after `from` under the current master key, unless
+    /// they are. It goes page by page, and what is done stays done.
+    pub async fn reseal(&self, from: EndpointKey) -> Result<Resealed, Error> {
+        self.call(move |tx| reseal::step(tx, from)).await
     }
 
     /// Publishes events: durable once answered.

@@ -13,7 +13,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
 
-use super::{Config, Error};
+use super::{Config, Error, reseal};
+use crate::vault;
 
 /// The oldest SQLite that does not corrupt a WAL database when two connections
 /// write and checkpoint at once (the "WAL-reset" bug, 3.7.0 to 3.51.2).
@@ -58,6 +59,30 @@ pub enum OpenError {
         /// What the check said first.
         finding: String,
     },
+    /// It is sealed under another master key.
+    #[error(
+        "the database is sealed under master key {key}, which was not given: give that key by --master-key-file, \
+         or, to move to the new one, by --old-master-key-file"
+    )]
+    OtherKey {
+        /// The key that is missing.
+        key: vault::KeyId,
+    },
+    /// The note of a master key was changed.
+    #[error("the note of the master key in the database was altered: restore a backup")]
+    KeyProof,
+    /// A sealed row does not open.
+    #[error(
+        "the secrets of endpoint {endpoint} of tenant {tenant} do not open, because {why}: restore a backup"
+    )]
+    Sealed {
+        /// The endpoint.
+        endpoint: String,
+        /// The key of its tenant.
+        tenant: i64,
+        /// Why.
+        why: vault::OpenError,
+    },
     /// Anything else.
     #[error("cannot open the database")]
     Database(#[from] Error),
@@ -74,6 +99,8 @@ pub(super) struct Opened {
     pub writer: Connection,
     pub readers: SqlitePool,
     pub lock: File,
+    /// Something is not sealed under the current master key.
+    pub stale: bool,
 }
 
 /// Opens or makes the store.
@@ -86,6 +113,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
     if must_check(fact(&writer, "clean")?, fact(&writer, "boot")?, boot) {
         quick_check(&writer, directory)?;
     }
+    let stale = reseal::unlock(&writer, &config.vault)?;
     let sql =
         "INSERT INTO meta VALUES ('clean', 0), ('boot', ?) ON CONFLICT DO UPDATE SET value = excluded.value";
     writer.execute(sql, [boot])?;
@@ -97,7 +125,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
         .acquire_timeout(Duration::from_secs(5))
         .connect_with(reading(&file))
         .await?;
-    Ok(Opened { writer, readers, lock })
+    Ok(Opened { writer, readers, lock, stale })
 }
 
 /// Marks an orderly stop and closes the file.
@@ -196,6 +224,7 @@ fn migrator() -> Migrator {
     let migrations = [
         (1, "foundation", include_str!("migrations/sqlite/0001_foundation.sql")),
         (2, "tenants", include_str!("migrations/sqlite/0002_tenants.sql")),
+        (3, "sealed", include_str!("migrations/sqlite/0003_sealed.sql")),
     ];
     let migrations = migrations.map(|(version, name, sql)| {
         Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)

@@ -13,7 +13,7 @@ use crate::domain::{
     LetterState, Micros, NewEvent, Operation, OperationId, OperationKind, OperationState, Order, Outcome,
     Page, Pattern, Payload, Pos, RetryPolicy, State, TenantKey, TimeRange, Timestamp, Timings, Uid,
 };
-use crate::machine::judge;
+use crate::{entropy::Entropy, machine::judge, vault::Vault};
 
 const TENANT: TenantKey = TenantKey::DEFAULT;
 const PAGE: Page = Page { size: 1000, after: None, order: Order::OldestFirst };
@@ -85,6 +85,7 @@ impl House {
 async fn open(folder: &tempfile::TempDir) -> Arc<Store> {
     let config = Config {
         directory: folder.path().to_owned(),
+        vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 5,
         queue_max: 1_000_000,
         pending_bytes_max: 64 << 20,

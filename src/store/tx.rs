@@ -13,6 +13,7 @@ use crate::{
         Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, Tenant, TenantKey, Timestamp, Usage,
     },
     machine::route::Routes,
+    vault::Vault,
 };
 
 /// The routing table, read by all and changed by the writer after each commit.
@@ -105,6 +106,7 @@ pub struct Tx<'c> {
     pub(super) conn: &'c Connection,
     pub(super) routes: &'c SharedRoutes,
     pub(super) directory: &'c Directory,
+    pub(super) vault: &'c Vault,
     position: Pos,
     started_at: Pos,
     changes: Vec<Arc<Change>>,
@@ -135,7 +137,7 @@ impl<'c> Tx<'c> {
     /// Begins.
     pub(super) fn begin(
         conn: &'c Connection,
-        (routes, directory): (&'c SharedRoutes, &'c Directory),
+        (routes, directory, vault): (&'c SharedRoutes, &'c Directory, &'c Vault),
         position: Pos,
         latest: Timestamp,
     ) -> Result<Self, Error> {
@@ -144,6 +146,7 @@ impl<'c> Tx<'c> {
             conn,
             routes,
             directory,
+            vault,
             position,
             started_at: position,
             changes: Vec::new(),

@@ -252,7 +252,8 @@ impl Writer {
         publishes: &[(Handed, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
     ) -> Result<Vec<Answers>, Error> {
-        let mut tx = Tx::begin(&self.conn, (&self.routes, &self.directory), self.position, self.latest)?;
+        let about = (&*self.routes, &*self.directory, &self.config.vault);
+        let mut tx = Tx::begin(&self.conn, about, self.position, self.latest)?;
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish))?;
         tx.finish(&self.finishes)?;
         for call in calls {

@@ -5,6 +5,7 @@
 //! Nothing here reaches into the server's modules; only the generated messages
 //! are shared. So a claim that holds here holds for any client.
 
+mod access;
 mod bad_frames;
 mod bad_input;
 mod bench;
@@ -16,9 +17,11 @@ mod idempotency;
 mod isolation;
 mod keys;
 mod limits;
+mod master_key;
 mod reflection;
 mod rest;
 mod retry;
+mod secrets;
 mod shutdown;
 mod support;
 mod tls;

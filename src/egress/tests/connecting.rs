@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::{Cause, Micros},
+    domain::{Cause, Micros, TlsOptions},
 };
 
 /// An address nobody listens on.
@@ -186,4 +186,29 @@ async fn a_handshake_that_stalls_is_a_connect_timeout() {
 fn an_authority_that_cannot_be_used_is_refused_at_the_start() {
     let config = Config { extra_roots: vec![CertificateDer::from(vec![1, 2, 3])], ..Config::default() };
     assert!(matches!(Client::new(config, Clock::system()), Err(SetupError::Authority(_))));
+}
+
+#[tokio::test]
+async fn an_endpoint_s_own_authority_is_trusted_for_that_endpoint_alone() {
+    let (peer, authority) = secure("127.0.0.1").await;
+    let pem = format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &authority)
+    );
+    let client = client_with(Config::default());
+    let own = |ca_certificates: String| {
+        client.tls(&TlsOptions { ca_certificates, ..TlsOptions::default() }).unwrap()
+    };
+    assert!(own(String::new()).is_none(), "nothing of its own");
+    let trusting = || Request { tls: own(pem.clone()), ..secure_request(&peer) };
+    assert_eq!(answer(client.send(trusting()).await).status, 200);
+    assert_eq!((client.idle(), peer.accepted()), (1, 1));
+
+    let other = fault(client.send(secure_request(&peer)).await);
+    assert_eq!(other.cause, Cause::Tls, "the idle connection is not for others");
+    assert_eq!((client.idle(), peer.accepted()), (1, 2));
+    // The same options made anew are the same options.
+    assert_eq!(answer(client.send(trusting()).await).status, 200);
+    assert_eq!((client.idle(), peer.accepted()), (1, 2));
+    assert_eq!(format!("{:?}", trusting().tls), "Some(Tls(***))");
 }

@@ -145,6 +145,7 @@ pub fn request(target: Target) -> Request {
     Request {
         sender: SENDER,
         target,
+        tls: None,
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{\"n\":1}"),
         timeout: Micros::from_secs(20),

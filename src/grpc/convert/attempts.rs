@@ -51,6 +51,7 @@ fn cause(cause: Cause) -> DeliveryErrorCause {
         Cause::TargetForbidden => DeliveryErrorCause::TargetForbidden,
         Cause::InvalidRequest => DeliveryErrorCause::InvalidRequest,
         Cause::Gone => DeliveryErrorCause::Gone,
+        Cause::Authentication => DeliveryErrorCause::Authentication,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Checks,
+    Checks, access,
     checks::Root,
     events, headers, ids,
     lists::{known, patterns},
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     app::{DEFAULT_GRACE, EndpointFilter, Error, GRACE_MAX, Policy, Rotation, check_secret, check_url},
-    domain::{Endpoint, EndpointState, Envelope, Micros, Payload, Rule, TenantKey, Timestamp},
+    domain::{Endpoint, EndpointState, Envelope, Micros, Payload, Rule, SecretText, TenantKey, Timestamp},
     grpc::pb::{self, endpoint::State},
 };
 
@@ -28,7 +28,7 @@ pub fn new_endpoint(
     request: pb::CreateEndpointRequest,
     tenant: TenantKey,
     targets: &Policy,
-) -> Result<(String, Endpoint, Option<String>), Error> {
+) -> Result<(String, Endpoint, Option<SecretText>), Error> {
     let pb::CreateEndpointRequest { endpoint, endpoint_id } = request;
     let mut checks = Checks::new();
     ids::own_endpoint_id(&mut checks, "endpoint_id", &endpoint_id);
@@ -46,7 +46,7 @@ pub fn new_endpoint(
     }
     let mut endpoint = blank(tenant);
     apply(&mut checks, &mut endpoint, given, targets);
-    checks.into_result((endpoint_id, endpoint, secret))
+    checks.into_result((endpoint_id, endpoint, secret.map(Into::into)))
 }
 
 /// Sets everything that a caller decides about an endpoint, secrets apart.
@@ -61,6 +61,9 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint, 
         state_reason: _,
         event_types,
         headers,
+        sensitive_headers,
+        authentication,
+        tls,
         http,
         envelope,
         signing,
@@ -84,10 +87,13 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint, 
     if let Err(refusal) = check_url(&url, targets) {
         checks.bad_url("url", refusal);
     }
+    endpoint.tls = access::tls(checks, tls, &endpoint.tls, &url);
     (endpoint.name, endpoint.description, endpoint.url) = (name, description, url);
     endpoint.event_types = patterns(checks, "event_types", &event_types);
     endpoint.signing = headers::signing(checks, signing);
-    endpoint.headers = headers::headers(checks, headers, &endpoint.signing);
+    endpoint.authentication =
+        access::authentication(checks, authentication, endpoint.authentication.as_ref(), targets);
+    endpoint.headers = headers::headers(checks, headers, sensitive_headers, endpoint);
     endpoint.http = policies::http(checks, http);
     endpoint.envelope = match pb::Envelope::try_from(envelope) {
         Ok(pb::Envelope::Unspecified | pb::Envelope::Event) => Envelope::Event,
@@ -155,7 +161,7 @@ pub fn rotation(request: pb::RotateSecretRequest) -> Result<(String, Rotation), 
         checks.check(delay >= Micros::ZERO, "primary_delay", Rule::OutOfRange, "must not be negative");
         checks.check(delay <= grace, "primary_delay", Rule::Conflict, "must not be longer than grace_period");
     }
-    checks.into_result((id, Rotation { value, grace, primary_delay }))
+    checks.into_result((id, Rotation { value: value.map(Into::into), grace, primary_delay }))
 }
 
 /// A test event.

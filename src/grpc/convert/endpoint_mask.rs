@@ -12,13 +12,16 @@ use crate::{
 };
 
 /// Fields that a caller may set.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 18] = [
     "name",
     "description",
     "url",
     "enabled",
     "event_types",
     "headers",
+    "sensitive_headers",
+    "authentication",
+    "tls",
     "http",
     "envelope",
     "signing",
@@ -119,6 +122,9 @@ fn set_fields(given: &pb::Endpoint) -> Vec<String> {
         "enabled" => given.enabled.is_some(),
         "event_types" => !given.event_types.is_empty(),
         "headers" => !given.headers.is_empty(),
+        "sensitive_headers" => !given.sensitive_headers.is_empty(),
+        "authentication" => given.authentication.is_some(),
+        "tls" => given.tls.is_some(),
         "http" => given.http.is_some(),
         "envelope" => given.envelope != 0,
         "signing" => given.signing.is_some(),
@@ -152,6 +158,12 @@ fn overlay(to: &mut pb::Endpoint, from: &pb::Endpoint, path: &str) -> bool {
         "enabled" => copy!(to, from, enabled),
         "event_types" => copy!(to, from, event_types),
         "headers" => copy!(to, from, headers),
+        "sensitive_headers" => copy!(to, from, sensitive_headers),
+        "authentication" => copy!(to, from, authentication),
+        "tls" => copy!(to, from, tls),
+        "tls.ca_certificates_pem" => copy!(to, from, tls.ca_certificates_pem),
+        "tls.client_certificate_pem" => copy!(to, from, tls.client_certificate_pem),
+        "tls.client_key_pem" => copy!(to, from, tls.client_key_pem),
         "http" => copy!(to, from, http),
         "http.timeout" => copy!(to, from, http.timeout),
         "http.connect_timeout" => copy!(to, from, http.connect_timeout),

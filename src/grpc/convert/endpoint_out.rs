@@ -1,6 +1,8 @@
 //! Endpoints, out: with the values that are in force.
 
-use super::{out_span, out_time};
+use std::collections::BTreeMap;
+
+use super::{access, headers::HIDDEN, out_span, out_time};
 use crate::{
     app::EndpointView,
     domain::{Content, Endpoint, EndpointState, Envelope, Scheme, Secret, Signature, Signing, Timestamp},
@@ -30,11 +32,13 @@ pub fn endpoint(view: &EndpointView, tenant_id: String, now: Timestamp, shown: O
     }
 }
 
-/// What a caller decides about an endpoint, secrets apart.
+/// What a caller decides about an endpoint, without any secret.
 pub fn configuration(endpoint: &Endpoint) -> pb::Endpoint {
     let it = endpoint.clone();
     let enabled = it.receives();
     let (retry, breaker, letters) = (it.retry, it.breaker, it.dead_letters);
+    let (hidden, shown): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        it.headers.into_iter().partition(|(_, header)| header.sensitive);
     let codes = |statuses: Vec<u16>| statuses.into_iter().map(i32::from).collect();
     pb::Endpoint {
         name: it.name,
@@ -42,7 +46,10 @@ pub fn configuration(endpoint: &Endpoint) -> pb::Endpoint {
         url: it.url,
         enabled: Some(enabled),
         event_types: it.event_types.into_iter().map(String::from).collect(),
-        headers: it.headers.into_iter().collect(),
+        headers: shown.into_iter().map(|(name, it)| (name, it.value.expose().to_owned())).collect(),
+        sensitive_headers: hidden.into_keys().map(|name| (name, HIDDEN.to_owned())).collect(),
+        authentication: it.authentication.as_ref().map(access::out_authentication),
+        tls: access::out_tls(&it.tls),
         http: Some(pb::HttpOptions {
             timeout: Some(out_span(it.http.timeout)),
             connect_timeout: Some(out_span(it.http.connect_timeout)),
@@ -89,7 +96,7 @@ pub fn configuration(endpoint: &Endpoint) -> pb::Endpoint {
 pub fn secret(secret: &Secret, primary: bool, shown: bool) -> pb::SigningSecret {
     pb::SigningSecret {
         id: secret.public_id(),
-        value: if shown { secret.value.clone() } else { String::new() },
+        value: if shown { secret.value.expose().to_owned() } else { String::new() },
         fingerprint: secret.fingerprint(),
         primary,
         create_time: Some(out_time(secret.created_at)),

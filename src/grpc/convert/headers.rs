@@ -10,10 +10,12 @@ use http::{HeaderName, HeaderValue};
 
 use super::Checks;
 use crate::{
-    domain::{Content, Rule, Scheme, Signature, Signing},
+    domain::{Content, Endpoint, Header, Rule, Scheme, Signature, Signing},
     grpc::pb::{self, signature},
 };
 
+/// What reads show in place of a secret value.
+pub const HIDDEN: &str = "***";
 /// Pairs in a map at most.
 const PAIRS_MAX: usize = 50;
 /// Names and values of all headers together.
@@ -96,32 +98,54 @@ fn signature(checks: &mut Checks, field: &str, given: pb::Signature) -> Signatur
     Signature { scheme, header, content, add_v2 }
 }
 
-/// Extra request headers, their names in lower case.
+/// Extra request headers, their names in lower case. Of `endpoint` everything else
+/// that becomes a header is new, and the headers are those it has so far.
 pub fn headers(
     checks: &mut Checks,
     given: HashMap<String, String>,
-    signing: &Signing,
-) -> BTreeMap<String, String> {
-    let why = "must have at most 50 headers";
-    checks.check(given.len() <= PAIRS_MAX, "headers", Rule::TooMany, why);
-    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
+    sensitive: HashMap<String, String>,
+    endpoint: &Endpoint,
+) -> BTreeMap<String, Header> {
+    let why = "must have at most 50 headers, those in `sensitive_headers` included";
+    checks.check(given.len() + sensitive.len() <= PAIRS_MAX, "headers", Rule::TooMany, why);
+    let bytes: usize = given.iter().chain(&sensitive).map(|(name, value)| name.len() + value.len()).sum();
     if bytes > HEADER_BYTES_MAX {
         checks.too_large("headers", HEADER_BYTES_MAX, bytes);
         return BTreeMap::new();
     }
     // In order, so that the same mistakes are told in the same words.
     let given: BTreeMap<_, _> = given.into_iter().collect();
+    let sensitive: BTreeMap<_, _> = sensitive.into_iter().collect();
+    let given = given.into_iter().map(|(name, value)| (name, value, false));
     let mut headers = BTreeMap::new();
-    for (name, value) in given {
-        let (field, lower) = (format!("headers[{name}]"), name.to_ascii_lowercase());
+    for (name, value, sensitive) in
+        given.chain(sensitive.into_iter().map(|(name, value)| (name, value, true)))
+    {
+        let map = if sensitive { "sensitive_headers" } else { "headers" };
+        let (field, lower) = (format!("{map}[{name}]"), name.to_ascii_lowercase());
         if header_name(checks, &field, &lower) {
-            let signs = signing.signatures.iter().any(|signature| signature.header == lower);
+            let signs = endpoint.signing.signatures.iter().any(|signature| signature.header == lower);
             checks.check(!signs, &field, Rule::Forbidden, "carries a signature");
+            let twofold = lower == "authorization" && endpoint.authentication.is_some();
+            checks.check(
+                !twofold,
+                &field,
+                Rule::Conflict,
+                "is set by `authentication`: leave out one of them",
+            );
         }
-        let why = "must be visible ASCII, spaces and tabs";
-        let good = value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
-        checks.check(good && HeaderValue::from_str(&value).is_ok(), &field, Rule::BadFormat, why);
-        let twice = headers.insert(lower, value).is_some();
+        let value = if sensitive && value == HIDDEN {
+            let stored = endpoint.headers.get(&lower).filter(|header| header.sensitive);
+            let why = "is needed: none is stored that `***` could stand for";
+            checks.check(stored.is_some(), &field, Rule::Required, why);
+            stored.map(|header| header.value.clone()).unwrap_or_default()
+        } else {
+            let why = "must be visible ASCII, spaces and tabs";
+            let good = value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+            checks.check(good && HeaderValue::from_str(&value).is_ok(), &field, Rule::BadFormat, why);
+            value.into()
+        };
+        let twice = headers.insert(lower, Header { value, sensitive }).is_some();
         checks.check(!twice, field, Rule::Duplicate, "is given twice, as case does not matter");
     }
     headers

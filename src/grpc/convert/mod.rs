@@ -5,6 +5,7 @@
 //! violation is noted, so that a caller is told all of them at once. On the way
 //! out conversions are total. Numbers of enums are matched, never cast.
 
+mod access;
 pub mod api_keys;
 pub mod attempts;
 mod checks;

@@ -2,7 +2,6 @@
 
 use std::{
     io::Write as _,
-    path::PathBuf,
     pin::Pin,
     sync::{
         Arc,
@@ -11,21 +10,14 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use flate2::{Compression, write::GzEncoder};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_rustls::TlsAcceptor;
+
+use super::tls::Certificate;
 
 /// Between the bytes of those who are slow on purpose.
 const DRIP: Duration = Duration::from_millis(50);
@@ -171,77 +163,4 @@ pub fn gzip_bomb() -> Vec<u8> {
     let bomb = bomb.finish().expect("memory");
     let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
     [head.into_bytes(), bomb].concat()
-}
-
-/// What a certificate says of itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    /// The truth.
-    Good,
-    /// It ended years ago.
-    Expired,
-    /// Another name.
-    OtherName,
-    /// Nobody vouches for it.
-    SelfSigned,
-}
-
-/// An authority whose file a server can be told to trust.
-pub struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: TempDir,
-}
-
-impl Authority {
-    /// A new one.
-    pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
-        let folder = tempfile::tempdir().expect("temporary directory");
-        let der = BASE64_STANDARD.encode(issuer.der());
-        let pem = format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n");
-        std::fs::write(folder.path().join("ca.pem"), pem).expect("file");
-        Self { issuer, folder }
-    }
-
-    /// Its certificate as a file.
-    pub fn file(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// A certificate for 127.0.0.1 that makes a claim.
-    pub fn certificate(&self, claim: Claim) -> Certificate {
-        let name = if claim == Claim::OtherName { "other.example" } else { "127.0.0.1" };
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-        if claim == Claim::Expired {
-            (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
-        }
-        let key = KeyPair::generate().expect("a key");
-        let made = match claim {
-            Claim::SelfSigned => params.self_signed(&key),
-            Claim::Good | Claim::Expired | Claim::OtherName => params.signed_by(&key, &self.issuer),
-        };
-        Certificate { certificate: made.expect("a certificate"), key }
-    }
-}
-
-/// A certificate and its key.
-pub struct Certificate {
-    certificate: rcgen::Certificate,
-    key: KeyPair,
-}
-
-impl Certificate {
-    fn acceptor(&self) -> TlsAcceptor {
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![self.certificate.der().clone()], key)
-            .expect("a certificate and its key");
-        TlsAcceptor::from(Arc::new(config))
-    }
 }

@@ -2,6 +2,7 @@
 //! for them; what they ought to be is said in the tests.
 
 mod api;
+mod canary;
 pub mod frames;
 mod hostile;
 mod http;
@@ -10,12 +11,15 @@ mod pace;
 mod receiver;
 mod server;
 mod time;
+mod tls;
 
 pub use api::{Api, detail, event, is_final, open_endpoint, reason_of, span, transport_fault, violations_of};
-pub use hostile::{Authority, Claim, Hostile, gzip_bomb, request, silence};
+pub use canary::{Canary, Said, secret};
+pub use hostile::{Hostile, gzip_bomb, request, silence};
 pub use http::{Reply, http, http_stream};
 pub use load::{Load, body_of, key_in};
 pub use pace::latencies;
 pub use receiver::{Answer, Received, Receiver};
 pub use server::{PROGRAM, Server};
 pub use time::{Dice, alone, eventually, now, percentile};
+pub use tls::{Authority, Claim};

@@ -84,6 +84,11 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.settings.log()
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub fn kill9(&mut self) {
         self.child.kill().expect("kill");

@@ -1,0 +1,83 @@
+//! Moving a store from one master key to another, page by page.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Error,
+    keys::{self, KeyError},
+    store_config,
+};
+use crate::{
+    config::{Keygen, Rekey},
+    domain::EndpointKey,
+    entropy::Entropy,
+    store::{self, OpenError, Store},
+    vault::MasterKey,
+};
+
+/// Before something that failed is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Draws a master key. What to print.
+pub fn keygen(options: &Keygen) -> Result<String, KeyError> {
+    let entropy = Entropy::from_os();
+    match &options.out {
+        Some(path) => {
+            keys::write_new(path, &entropy)?;
+            Ok(format!("wrote a master key to {}; keep a copy, nothing opens without it\n", path.display()))
+        }
+        None => Ok(format!("{}\n", MasterKey::draw(&entropy).expose())),
+    }
+}
+
+/// Seals a store that no server uses under the current master key. What to print.
+pub async fn rekey(options: &Rekey) -> Result<String, Error> {
+    let (data_dir, entropy) = (&options.data_dir, Entropy::from_os());
+    if !data_dir.join("hookwire.db").exists() {
+        return Err(Error::NoStore { path: data_dir.clone() });
+    }
+    let vault = keys::vault(&options.keys, None, &entropy)?;
+    let current = vault.current();
+    let opened = Store::open(store_config(data_dir, vault, &entropy)).await;
+    if let Err(OpenError::Locked { path }) = opened {
+        return Err(Error::RekeyRunning { path });
+    }
+    let (store, _) = opened?;
+    let rows = reseal(&store, options.keys.crash_after_reseal).await.map_err(Error::Reseal)?;
+    store.close().await.map_err(Error::Close)?;
+    Ok(format!(
+        "sealed the secrets of {rows} endpoints under master key {current}; all are under it now, and no other \
+         master key is needed\n"
+    ))
+}
+
+/// Seals what is under another key, while the server goes on.
+pub(super) async fn run(store: &Store, crash_after: Option<u64>, stop: CancellationToken) {
+    let work = async {
+        loop {
+            match reseal(store, crash_after).await {
+                Ok(rows) => return tracing::info!(rows, "all secrets are under the current master key"),
+                Err(error) => {
+                    tracing::warn!(%error, "secrets cannot be sealed under the current master key yet");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+            }
+        }
+    };
+    stop.run_until_cancelled(work).await;
+}
+
+/// Seals page after page; how many rows in all. Aborts after so many pages if told to.
+async fn reseal(store: &Store, crash_after: Option<u64>) -> Result<usize, store::Error> {
+    let (mut rows, mut pages, mut from) = (0, 0, EndpointKey(0));
+    loop {
+        let page = store.reseal(from).await?;
+        let Some(last) = page.last else { return Ok(rows) };
+        (rows, pages, from) = (rows + page.rows, pages + 1, last);
+        if crash_after == Some(pages) {
+            std::process::abort();
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The master key: what happens without it, how it is replaced though the process is
+//! killed half way, and what a sealed row is bound to.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hookwire::grpc::pb::{self, DeliveryStatus};
+use rusqlite::{Connection, params};
+use serde_json::json;
+
+use crate::support::{Api, Canary, Dice, Receiver, Said, Server, event, eventually, open_endpoint, secret};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Runs the program to its end, with nothing in its environment but what is given.
+fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookwire"));
+    command.env_remove("HOOKWIRE_MASTER_KEY").args(args).envs(env.iter().copied()).output().expect("it runs")
+}
+
+/// What it says when it refuses: one sentence.
+fn refusal(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 1, "one sentence: {text}");
+    lines[0].to_owned()
+}
+
+fn new_key() -> String {
+    let output = run(&["keygen"], &[]);
+    let key = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+    assert_eq!(STANDARD.decode(&key).expect("base64").len(), 32);
+    key
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_the_right_master_key_does_not_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, file) = (folder.path().join("data"), folder.path().join("key"));
+    let (data, file) = (data.to_str().expect("text"), file.to_str().expect("text"));
+    let serve = |more: &[&str], env: &[(&str, &str)]| {
+        refusal(&run(&[&["serve", "--port", "0", "--data-dir", data], more].concat(), env))
+    };
+    assert!(serve(&[], &[]).contains("no master key was given"));
+    let short = serve(&[], &[("HOOKWIRE_MASTER_KEY", "AAAA")]);
+    assert!(short.contains("HOOKWIRE_MASTER_KEY") && short.contains("3 bytes instead of 32"), "{short}");
+    assert!(serve(&["--master-key-file", file], &[]).contains("cannot read the master key"));
+
+    assert!(run(&["keygen", "--out", file], &[]).status.success());
+    assert!(refusal(&run(&["keygen", "--out", file], &[])).contains("is not overwritten"));
+    let mode = |path: &str| fs::metadata(path).expect("the file").permissions().mode() & 0o777;
+    assert_eq!(mode(file), 0o600);
+    let twice = serve(&["--master-key-file", file], &[("HOOKWIRE_MASTER_KEY", &new_key())]);
+    assert!(twice.contains("given twice"), "{twice}");
+    assert!(Command::new("chmod").args(["644", file]).status().expect("chmod").success());
+    assert!(serve(&["--master-key-file", file], &[]).contains("chmod 600"));
+    assert!(!serve(&["--master-key-file", file], &[]).contains(fs::read_to_string(file).expect("it").trim()));
+
+    // A store of another key.
+    let mut server = Server::start().await;
+    let own = server.data_dir().join("master.key");
+    assert_eq!(mode(own.to_str().expect("text")), 0o600);
+    server.terminate(SOON).await;
+    let used = server.data_dir();
+    let args = ["serve", "--port", "0", "--data-dir", used.to_str().expect("text")];
+    let other = refusal(&run(&args, &[("HOOKWIRE_MASTER_KEY", &new_key())]));
+    assert!(
+        other.contains("is sealed under master key") && other.contains("--old-master-key-file"),
+        "{other}"
+    );
+    let rekey = ["rekey", "--data-dir", data];
+    let nothing = refusal(&run(&rekey, &[("HOOKWIRE_MASTER_KEY", &new_key())]));
+    assert!(nothing.contains("there is no database"), "{nothing}");
+}
+
+async fn make_endpoints(api: &Api, count: usize) {
+    for number in 0..count {
+        let request = pb::CreateEndpointRequest {
+            endpoint: Some(pb::Endpoint {
+                sensitive_headers: [("x-number".to_owned(), format!("secret-{number}"))].into(),
+                ..open_endpoint("http://127.0.0.1:9/")
+            }),
+            endpoint_id: format!("e{number}"),
+        };
+        api.endpoints.clone().create_endpoint(request).await.expect("an endpoint");
+    }
+}
+
+fn keys_in_use(data: &Path) -> (BTreeSet<String>, BTreeSet<String>) {
+    let conn = Connection::open(data.join("hookwire.db")).expect("the database");
+    let column = |sql: &str| -> BTreeSet<String> {
+        let mut query = conn.prepare(sql).expect("a query");
+        let rows = query.query_map([], |row| row.get(0)).expect("rows");
+        rows.collect::<Result<_, _>>().expect("texts")
+    };
+    (column("SELECT hex(substr(sealed, 2, 8)) FROM endpoints"), column("SELECT hex(key) FROM vault"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealing_anew_survives_five_kills_on_line_and_off_line() {
+    // Pages have 64 rows.
+    const ENDPOINTS: usize = 64 * 6 + 10;
+    let (first, second, third) = (new_key(), new_key(), new_key());
+    let mut server = Server::build().env("HOOKWIRE_MASTER_KEY", &first).start().await;
+    make_endpoints(&server.api(), ENDPOINTS).await;
+    let data = server.data_dir();
+    let dir = data.to_str().expect("text").to_owned();
+    let rekey = |env: &[(&str, &str)]| run(&["rekey", "--data-dir", &dir], env);
+    let keys = [("HOOKWIRE_MASTER_KEY", second.as_str()), ("HOOKWIRE_OLD_MASTER_KEYS", first.as_str())];
+    let running = refusal(&rekey(&keys));
+    assert!(running.contains("a server runs on"), "{running}");
+    server.kill9();
+
+    for kill in 1..=5 {
+        let output = rekey(&[&keys[..], &[("HOOKWIRE_CRASH_AFTER_RESEAL", "1")]].concat());
+        assert!(!output.status.success(), "kill {kill}");
+        assert_eq!(keys_in_use(&data).0.len(), 2, "half way after kill {kill}");
+        assert!(refusal(&rekey(&keys[..1])).contains("which was not given"), "the old key is still needed");
+    }
+    let output = rekey(&keys);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains(&format!("{} endpoints", ENDPOINTS - 5 * 64)), "{told} {output:?}");
+    let (used, needed) = keys_in_use(&data);
+    assert_eq!((used.len(), &used), (1, &needed));
+
+    // The same by a running server, which is killed as often.
+    let keys = [("HOOKWIRE_MASTER_KEY", third.as_str()), ("HOOKWIRE_OLD_MASTER_KEYS", second.as_str())];
+    for _ in 1..=5 {
+        let output = run(
+            &["dev", "--port", "0", "--data-dir", &dir],
+            &[&keys[..], &[("HOOKWIRE_CRASH_AFTER_RESEAL", "1")]].concat(),
+        );
+        assert!(!output.status.success());
+        assert_eq!(keys_in_use(&data).0.len(), 2, "half way");
+    }
+    server.restart_with(&keys).await;
+    eventually(SOON, "everything is under the new key", async || {
+        let (used, needed) = keys_in_use(&data);
+        if used.len() == 1 && used == needed && needed.len() == 1 {
+            Ok(())
+        } else {
+            Err(format!("{used:?} {needed:?}"))
+        }
+    })
+    .await;
+    server.terminate(SOON).await;
+    server.restart_with(&keys[..1]).await;
+    let receiver = Receiver::ok().await;
+    let moved = pb::Endpoint { id: "e17".to_owned(), url: receiver.at("/"), ..Default::default() };
+    let request = pb::UpdateEndpointRequest { endpoint: Some(moved), update_mask: None };
+    let api = server.api();
+    api.endpoints.clone().update_endpoint(request).await.expect("UpdateEndpoint");
+    let test = pb::TestEndpointRequest { id: "e17".to_owned(), ..Default::default() };
+    api.endpoints.clone().test_endpoint(test).await.expect("TestEndpoint");
+    assert_eq!(receiver.ledger()[0].header("x-number"), "secret-17");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_row_opens_nowhere_else() {
+    let mut server = Server::start().await;
+    make_endpoints(&server.api(), 2).await;
+    server.terminate(SOON).await;
+    let data = server.data_dir();
+    let dir = data.to_str().expect("text").to_owned();
+    let refused = |change: &str, back: &str| {
+        let conn = Connection::open(data.join("hookwire.db")).expect("the database");
+        assert_eq!(conn.execute(change, params![]).expect(change), 1);
+        let told = refusal(&run(&["dev", "--port", "0", "--data-dir", &dir], &[("LOG_LEVEL", "off")]));
+        conn.execute_batch(back).expect(back);
+        told
+    };
+    let conn = Connection::open(data.join("hookwire.db")).expect("the database");
+    conn.execute_batch("CREATE TABLE kept AS SELECT key, sealed FROM endpoints").expect("a copy");
+    conn.execute_batch("INSERT INTO tenants VALUES (2, 'other', 0)").expect("a tenant");
+    let restore =
+        "UPDATE endpoints SET tenant = 1, sealed = (SELECT sealed FROM kept WHERE kept.key = endpoints.key)";
+    for change in [
+        "UPDATE endpoints SET sealed = (SELECT sealed FROM endpoints WHERE id = 'e1') WHERE id = 'e0'",
+        "UPDATE endpoints SET tenant = 2 WHERE id = 'e0'",
+        "UPDATE endpoints SET sealed = CAST(substr(sealed, 1, 40) || x'0000000000000000' || substr(sealed, 49) AS BLOB) WHERE id = 'e0'",
+    ] {
+        let told = refused(change, restore);
+        assert!(told.contains("the secrets of endpoint e0") && told.contains("do not open"), "{told}");
+    }
+    conn.execute_batch("DROP TABLE kept").expect("dropped");
+    server.restart().await;
+    assert_eq!(server.api().endpoint("e0").await.sensitive_headers["x-number"], "***");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_version_stored_in_the_open_is_sealed() {
+    let mut dice = Dice::of("older");
+    let (signing, header) = (secret(&mut dice, "signing"), secret(&mut dice, "header"));
+    let canaries = [Canary::of("signing", signing.as_bytes()), Canary::of("header", header.as_bytes())];
+    let mut server = Server::start().await;
+    let receiver = Receiver::ok().await;
+    let api = server.api();
+    let make = pb::CreateEndpointRequest {
+        endpoint: Some(open_endpoint(receiver.at("/"))),
+        endpoint_id: "old".to_owned(),
+    };
+    api.endpoints.clone().create_endpoint(make).await.expect("an endpoint");
+    server.terminate(SOON).await;
+    // As the version before wrote it.
+    let conn = Connection::open(server.data_dir().join("hookwire.db")).expect("the database");
+    let secrets = json!([{
+        "id": "0".repeat(32), "value": signing, "created_at": 1, "primary_at": null, "expires_at": null,
+    }]);
+    let sql = "UPDATE endpoints SET secrets = ?, sealed = NULL, \
+               config = json_set(config, '$.headers', json(?))";
+    conn.execute(sql, params![secrets.to_string(), json!({ "x-old": header }).to_string()]).expect("a row");
+    conn.execute_batch("DELETE FROM vault; PRAGMA wal_checkpoint(TRUNCATE)").expect("as before");
+    drop(conn);
+    let mut said = Said::default();
+    said.files(&server.data_dir());
+    assert_eq!(said.found(&canaries).len(), 2, "both stand in the open");
+
+    server.restart().await;
+    let id = api.publish_to_one(event("user.created", "{}")).await;
+    api.delivery_in(&id, DeliveryStatus::Delivered, SOON).await;
+    assert_eq!(receiver.ledger()[0].header("x-old"), header);
+    eventually(SOON, "the row is sealed", async || {
+        let (used, _) = keys_in_use(&server.data_dir());
+        if used.iter().all(|key| key.len() == 16) { Ok(()) } else { Err(format!("{used:?}")) }
+    })
+    .await;
+    assert!(server.terminate(SOON).await.success());
+    let mut said = Said::default();
+    said.files(&server.data_dir());
+    assert_eq!(said.found(&canaries), Vec::<String>::new());
+    server.restart().await;
+    let test = pb::TestEndpointRequest { id: "old".to_owned(), ..Default::default() };
+    api.endpoints.clone().test_endpoint(test).await.expect("TestEndpoint");
+    assert_eq!(receiver.ledger()[1].header("x-old"), header);
+}
