@@ -21,8 +21,8 @@
 //! - [`store`]: the only SQL. One writer that shares each sync among all callers,
 //!   reads beside it, the newest changes in memory.
 //! - [`feed`]: following committed changes from a position, and the tokens for it.
-//! - [`egress`]: one HTTP request, one deadline, one typed outcome; the connection
-//!   pool; the check of target URLs.
+//! - [`egress`]: one HTTP request, one deadline, one typed outcome; where requests may
+//!   go, checked in the URL and at each connection; names, proxies, the connection pool.
 //! - [`engine`]: DO. One dispatcher owns the lanes and follows the feed; an attempt
 //!   is a task of its own.
 //!

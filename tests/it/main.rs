@@ -18,4 +18,5 @@ mod rest;
 mod retry;
 mod shutdown;
 mod support;
+mod targets;
 mod watch;

@@ -67,6 +67,11 @@ impl Server {
         self.settings.data_dir()
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.settings.log()).expect("log file")
+    }
+
     /// The most memory it has had at once, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc");
@@ -118,13 +123,7 @@ impl Server {
 
     /// Runs a second process on the same data to its end.
     pub async fn rival(&self, limit: Duration) -> Output {
-        let rival = self.settings.command(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut rival = rival.expect("spawn");
-        let ended = eventually(limit, "the second process has ended", async || {
-            rival.try_wait().expect("wait").ok_or_else(|| "still running".to_owned())
-        });
-        ended.await;
-        rival.wait_with_output().expect("output")
+        self.settings.to_its_end(limit).await
     }
 }
 
@@ -157,6 +156,23 @@ impl Builder {
     pub async fn start(self) -> Server {
         let (child, port) = self.spawn().await;
         Server { child, settings: self, port }
+    }
+
+    /// Starts one that does not want to, and returns what it says of that.
+    pub async fn refused(self, limit: Duration) -> String {
+        let output = self.to_its_end(limit).await;
+        assert!(!output.status.success(), "it ended as if nothing had happened");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    async fn to_its_end(&self, limit: Duration) -> Output {
+        let child = self.command(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("spawn");
+        let ended = eventually(limit, "the process has ended", async || {
+            child.try_wait().expect("wait").ok_or_else(|| "still running".to_owned())
+        });
+        ended.await;
+        child.wait_with_output().expect("output")
     }
 
     async fn spawn(&self) -> (Child, u16) {
