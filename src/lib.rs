@@ -23,8 +23,8 @@
 //!   reads beside it, the newest changes in memory. Secrets are sealed in it and
 //!   open in its memory.
 //! - [`feed`]: following committed changes from a position, and the tokens for it.
-//! - [`egress`]: one HTTP request, one deadline, one typed outcome; the connection
-//!   pool; the check of target URLs.
+//! - [`egress`]: one HTTP request, one deadline, one typed outcome; where requests may
+//!   go, checked in the URL and at each connection; names, proxies, the connection pool.
 //! - [`engine`]: DO. One dispatcher owns the lanes and follows the feed; an attempt
 //!   is a task of its own.
 //!

@@ -96,7 +96,9 @@ pub enum Cause {
     MalformedResponse = 10,
     /// 429.
     TooManyRequests = 11,
-    /// The URL is not allowed.
+    /// The URL, or an address behind its name, is not allowed. Final: only the endpoint's
+    /// owner or the operator can mend it, and each retry would be another look into the
+    /// network. The dead letter can be replayed once it is mended.
     TargetForbidden = 12,
     /// The request could not be built.
     InvalidRequest = 13,

@@ -16,9 +16,11 @@
 //!   certificate of us; connections are shared by equal options only.
 //! - **Cancel safe.** Dropping [`Client::send`] closes its connection.
 //!
-//! The pool is our own, and small, because the choice and check of the address
-//! must lie between the URL and the socket. [`vet`] is the one way to a
-//! [`Target`] and the place of those rules.
+//! - **Only where it may go.** [`vet`] is the one way to a [`Target`], and the [`Policy`]
+//!   it was vetted under judges every address again between resolving and connecting.
+//!
+//! The pool and the resolver are our own, because that check must lie between the URL and
+//! the socket, with nothing that looks the name up a second time.
 
 mod address;
 mod answer;

@@ -195,7 +195,9 @@ impl fmt::Debug for Target {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
+
+    use super::{super::address::is_public, *};
 
     fn parts(url: &str) -> (String, Host, u16, String, String) {
         let target = vet(url, &Policy::loopback()).unwrap();
@@ -301,5 +303,36 @@ mod tests {
     fn debug_shows_no_path() {
         let target = vet("https://hooks.example.com/T0/secret?token=secret", &Policy::default()).unwrap();
         assert_eq!(format!("{target:?}"), r#"Target("https://hooks.example.com")"#);
+    }
+
+    proptest! {
+        /// However an IPv4 address is written, it is that address, and is allowed only if
+        /// it is public.
+        #[test]
+        fn spelling_does_not_matter(bits: u32, style in 0..8) {
+            let ip = Ipv4Addr::from(bits);
+            let [a, b, c, d] = ip.octets();
+            let host = match style {
+                0 => ip.to_string(),
+                1 => bits.to_string(),
+                2 => format!("0x{bits:X}"),
+                3 => format!("0{bits:o}"),
+                4 => format!("{a}.{}", bits & 0x00ff_ffff),
+                5 => format!("0x{a:x}.0{b:o}.{}.", u16::from_be_bytes([c, d])),
+                6 => ip.to_string().replace('.', "%2E"),
+                _ => ip.to_string().replace('.', "。"),
+            };
+            let vetted = vet(&format!("https://{host}/"), &Policy::default());
+            match vetted {
+                Ok(target) => {
+                    prop_assert_eq!(target.host(), &Host::Ip(ip.into()));
+                    prop_assert!(is_public(ip.into()), "{}", host);
+                }
+                Err(refused) => {
+                    prop_assert_eq!(refused.rule, "url.address", "{}", host);
+                    prop_assert!(!is_public(ip.into()), "{}", host);
+                }
+            }
+        }
     }
 }

@@ -24,5 +24,6 @@ mod retry;
 mod secrets;
 mod shutdown;
 mod support;
+mod targets;
 mod tls;
 mod watch;

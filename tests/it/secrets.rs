@@ -217,7 +217,7 @@ async fn no_secret_is_logged_answered_or_stored_in_the_open() {
     said.files(&server.data_dir());
     assert!(server.terminate(SOON).await.success());
     said.files(&server.data_dir());
-    let log = fs::read(server.log()).expect("the log");
+    let log = fs::read(server.log_file()).expect("the log");
     assert!(log.len() > 10_000, "the log says a lot at that level");
     said.0.push(("the log".to_owned(), log));
     assert_eq!(said.found(&canaries), Vec::<String>::new());

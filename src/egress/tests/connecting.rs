@@ -98,7 +98,7 @@ async fn every_address_of_a_name_has_its_turn() {
 }
 
 /// A server behind a certificate for `name`, and the authority that issued it.
-async fn secure(name: &str) -> (Peer, CertificateDer<'static>) {
+pub async fn secure(name: &str) -> (Peer, CertificateDer<'static>) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

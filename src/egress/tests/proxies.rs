@@ -8,6 +8,7 @@ use tokio::{
 
 use super::{
     super::{Config, Policy, Proxy, vet},
+    connecting::secure,
     peer::{OK, Peer, answer, client_with, fault, read_request, request},
 };
 use crate::domain::Cause;
@@ -74,6 +75,29 @@ async fn a_proxy_that_refuses_is_a_failed_connection() {
         assert!(fault.message.ends_with(told), "{}", fault.message);
     }
     assert_eq!(peer.accepted(), 0);
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_tunnel_and_a_tunnel_through_tls() {
+    let (peer, authority) = secure("a.example").await;
+    let (proxy, mut asked) = http_proxy(&peer, "HTTP/1.1 200 Connected\r\n\r\n").await;
+    let config = through(&format!("http://{}", proxy.address));
+    let client = client_with(Config { extra_roots: vec![authority], ..config });
+    let outcome = client.send(request(vet("https://a.example/", &public()).unwrap())).await;
+    assert!(outcome.timings.tls.is_some());
+    assert_eq!(answer(outcome).status, 200);
+    assert!(asked.recv().await.unwrap().starts_with("CONNECT a.example:443 HTTP/1.1\r\n"));
+    // The name on the certificate is that of the target, not of the proxy.
+    let other = client.send(request(vet("https://b.example/", &public()).unwrap())).await;
+    assert_eq!(fault(other).cause, Cause::Tls);
+
+    // A proxy that answers whatever goes through it.
+    let (proxy, authority) = secure("127.0.0.1").await;
+    let config = through(&format!("https://{}", proxy.address));
+    let client = client_with(Config { extra_roots: vec![authority], ..config.clone() });
+    let target = vet("http://a.example/", &public()).unwrap();
+    assert_eq!(answer(client.send(request(target.clone())).await).status, 200);
+    assert_eq!(fault(client_with(config).send(request(target)).await).cause, Cause::Tls);
 }
 
 #[tokio::test]

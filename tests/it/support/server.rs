@@ -77,6 +77,11 @@ impl Server {
         self.settings.data_dir()
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).expect("log file")
+    }
+
     /// The most memory it ever had, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
@@ -85,7 +90,7 @@ impl Server {
     }
 
     /// Where its log is.
-    pub fn log(&self) -> PathBuf {
+    pub fn log_file(&self) -> PathBuf {
         self.settings.log()
     }
 
@@ -140,13 +145,7 @@ impl Server {
 
     /// Runs a second process on the same data to its end.
     pub async fn rival(&self, limit: Duration) -> Output {
-        let rival = self.settings.command(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut rival = rival.expect("spawn");
-        let ended = eventually(limit, "the second process has ended", async || {
-            rival.try_wait().expect("wait").ok_or_else(|| "still running".to_owned())
-        });
-        ended.await;
-        rival.wait_with_output().expect("output")
+        self.settings.to_its_end(limit).await
     }
 }
 
@@ -168,15 +167,23 @@ impl Builder {
         self
     }
 
-    /// A server for production with an administrator's key, and with these arguments
-    /// besides. Its clients call with that key.
+    /// A server for production with a master key, an administrator's key and these
+    /// arguments besides. Its clients call with the administrator's key.
     pub fn serve(mut self, args: &[&str]) -> Self {
-        let file = self.data.path().join("administrator").display().to_string();
-        let made = Command::new(PROGRAM).args(["admin-key", "--out", &file]).output().expect("admin-key");
-        self.token = Some(String::from_utf8(made.stdout).expect("a token").trim().to_owned());
+        let make = |command: &str, file: &str| {
+            let made = Command::new(PROGRAM).args([command, "--out", file]).output().expect("a key");
+            String::from_utf8(made.stdout).expect("text").trim().to_owned()
+        };
+        let file = |name: &str| self.data.path().join(name).display().to_string();
+        let (master, administrator) = (file("master.key"), file("administrator"));
+        make("keygen", &master);
+        self.token = Some(make("admin-key", &administrator));
         self.profile = "serve";
-        self.args = args.iter().map(|argument| (*argument).to_owned()).collect();
-        self.args.extend(["--admin-key-file".to_owned(), file]);
+        self.args = ["--master-key-file", &master, "--admin-key-file", &administrator]
+            .iter()
+            .chain(args)
+            .map(|argument| (*argument).to_owned())
+            .collect();
         self
     }
 
@@ -191,6 +198,23 @@ impl Builder {
     pub async fn start(self) -> Server {
         let (child, port) = self.spawn().await;
         Server { child, settings: self, port }
+    }
+
+    /// Starts one that does not want to, and returns what it says of that.
+    pub async fn refused(self, limit: Duration) -> String {
+        let output = self.to_its_end(limit).await;
+        assert!(!output.status.success(), "it ended as if nothing had happened");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    async fn to_its_end(&self, limit: Duration) -> Output {
+        let child = self.command(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("spawn");
+        let ended = eventually(limit, "the process has ended", async || {
+            child.try_wait().expect("wait").ok_or_else(|| "still running".to_owned())
+        });
+        ended.await;
+        child.wait_with_output().expect("output")
     }
 
     async fn spawn(&self) -> (Child, u16) {
