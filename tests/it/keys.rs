@@ -194,9 +194,9 @@ async fn quotas_of_a_tenant_are_exact_and_told() {
     })
     .await;
     let holder = admin.with_token(&token);
-    let paused = holder.create_endpoint(open_endpoint("http://192.0.2.1/")).await;
+    let paused = holder.create_endpoint(open_endpoint("http://receiver.invalid/")).await;
     let request = pb::CreateEndpointRequest {
-        endpoint: Some(open_endpoint("http://192.0.2.2/")),
+        endpoint: Some(open_endpoint("http://receiver.invalid/")),
         ..Default::default()
     };
     let refused = holder.endpoints.clone().create_endpoint(request).await.expect_err("the second");
@@ -298,7 +298,7 @@ async fn the_audit_log_tells_who_changed_what_also_when_refused() {
     let admin = server.api();
     let (id, token) = tenant_of(&server, "acme").await;
     let holder = admin.with_token(&token);
-    let endpoint = holder.create_endpoint(open_endpoint("http://192.0.2.1/")).await;
+    let endpoint = holder.create_endpoint(open_endpoint("http://receiver.invalid/")).await;
     let reveal = pb::RevealSecretsRequest { id: endpoint.id.clone() };
     holder.endpoints.clone().reveal_secrets(reveal).await.expect("RevealSecrets");
     holder.endpoint(&endpoint.id).await;
