@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn a_key_of_one_tenant_is_no_administrator() {
         assert!(key().may("endpoints:write"));
-        assert!(!key().may("tenants:read") && !key().may("audit:read"));
-        assert!(ApiKey { tenant: None, ..key() }.may("tenants:read"));
+        assert!(!key().may("tenants:write") && !key().may("audit:read"));
+        assert!(ApiKey { tenant: None, ..key() }.may("tenants:write"));
     }
 
     #[test]
