@@ -26,4 +26,5 @@ mod shutdown;
 mod support;
 mod targets;
 mod tls;
+mod wall;
 mod watch;
