@@ -1,7 +1,7 @@
 //! The command line: reads what was asked, runs it, and says in one sentence why
 //! it did not work.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
 use hookwire::{
@@ -13,7 +13,8 @@ use hookwire::{
     telemetry,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::Notify};
+use tokio_util::sync::CancellationToken;
 
 /// glibc's allocator took a sixth of the CPU of a delivery: much is allocated on one
 /// thread and freed on another.
@@ -52,7 +53,10 @@ fn run_server(profile: Profile) -> anyhow::Result<()> {
     let delivery = runtime()?;
     runtime()?.block_on(async {
         let signals = Signals::default();
-        tokio::spawn(obey(signals.clone()));
+        tokio::spawn(obey(signals.stop.clone()));
+        if matches!(profile, Profile::Serve(_)) {
+            tokio::spawn(reload_when_told(Arc::clone(&signals.reload)));
+        }
         let announce = move |text: &str| {
             // Whoever closed our output wants the server all the same.
             let mut out = std::io::stdout().lock();
@@ -77,11 +81,11 @@ fn run_bench(options: config::Bench) -> anyhow::Result<()> {
     let program = config::this_program()?;
     let receiving = runtime()?;
     runtime()?.block_on(async {
-        let signals = Signals::default();
-        tokio::spawn(obey(signals.clone()));
+        let stop = CancellationToken::new();
+        tokio::spawn(obey(stop.clone()));
         tokio::select! {
             result = bench::run(options, program, receiving.handle().clone()) => result,
-            () = signals.stop.cancelled() => anyhow::bail!("stopped before the end"),
+            () = stop.cancelled() => anyhow::bail!("stopped before the end"),
         }
     })
 }
@@ -109,12 +113,10 @@ fn forbid_core_dumps() {
     }
 }
 
-/// The first signal to end asks for an orderly stop, the second ends at once; SIGHUP asks
-/// to read files again.
-async fn obey(signals: Signals) {
+/// The first signal asks for an orderly stop, the second ends at once.
+async fn obey(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("signals cannot be received; stop the server by SIGKILL");
         return;
@@ -124,17 +126,27 @@ async fn obey(signals: Signals) {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
-            _ = hangup.recv() => {
-                signals.reload.notify_one();
-                continue;
-            }
         }
-        signals.stop.cancel();
+        stop.cancel();
         stops += 1;
         if stops > 1 {
             tracing::warn!("stopping at once; attempts in flight will be repeated");
             std::process::exit(130);
         }
+    }
+}
+
+/// SIGHUP asks to read files again. Only of a server for production: to others it says
+/// that their terminal is gone.
+async fn reload_when_told(reload: Arc<Notify>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangup) => {
+            while hangup.recv().await.is_some() {
+                reload.notify_one();
+            }
+        }
+        Err(error) => tracing::error!(%error, "SIGHUP cannot be received"),
     }
 }
 

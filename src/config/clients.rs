@@ -7,7 +7,7 @@ use ipnet::IpNet;
 #[derive(Clone, Debug, Args)]
 pub struct Clients {
     /// Connections at once; one more is closed as soon as it is there. An idle one takes
-    /// some 30 KiB. Fewer if the system allows too few open files.
+    /// some 16 KiB. Fewer if the system allows too few open files.
     #[arg(long, env = "HOOKWIRE_MAX_CONNECTIONS", default_value_t = 16_384, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
     /// Network of proxies whose `x-forwarded-for` is believed, as in 10.0.0.0/8; may be

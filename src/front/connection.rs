@@ -108,9 +108,10 @@ pub(super) async fn converse<I, S, B>(
     B::Error: Into<BoxError>,
 {
     let activity = Arc::clone(&service.activity);
-    let connection = builder.serve_connection(TokioIo::new(io), service);
+    // Boxed, as is a TLS session: a future that holds another holds it several times over,
+    // and there are thousands of idle connections.
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(io), service));
     let kept = async {
-        let mut connection = pin!(connection);
         let mut age = pin!(sleep(age));
         let (mut keeper, mut closing) = (Keeper::default(), false);
         loop {

@@ -12,6 +12,9 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// What stands left of that was written by somebody who is not trusted.
 pub(super) fn origin(connection: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> SocketAddr {
     let trusts = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
+    if !trusts(connection.ip()) {
+        return connection;
+    }
     let mut origin = connection;
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
     for line in lines {

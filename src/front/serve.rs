@@ -15,6 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
 use tower::{BoxError, Service};
 use tracing::{debug, warn};
@@ -105,7 +106,7 @@ pub async fn serve<S, B>(
 }
 
 /// A connection on which somebody is, in clear text or not.
-type Greeted = Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>;
+type Greeted = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Waits for the client to say something, in time: hyper's header timeout begins only
 /// when it knows the protocol, that is after the first bytes.
@@ -114,8 +115,8 @@ async fn greet(stream: TcpStream, tls: Option<&Tls>) -> io::Result<(Greeted, Opt
     stream.set_nodelay(true)?;
     match tls {
         Some(tls) => {
-            let (stream, certificate) = tls.accept(stream).await?;
-            Ok((Either::Right(stream), certificate))
+            let (stream, certificate) = Box::pin(tls.accept(stream)).await?;
+            Ok((Either::Right(Box::new(stream)), certificate))
         }
         None => {
             timeout(limits::FIRST_BYTE_TIMEOUT, stream.readable()).await??;

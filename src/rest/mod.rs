@@ -5,11 +5,12 @@
 //! descriptors, and every call goes through the same tower stack as one that came
 //! in over gRPC, so limits, validation, idempotency and errors exist once.
 //!
-//! A request passes through [`Rest::handle`]: `route` finds the binding,
-//! `request` makes the message out of path, query and body (`json` and `query` do
-//! the halves), `call` calls the gRPC services in this process, and `render`,
-//! `stream` or [`Problem`] writes the answer.
+//! A request passes through [`Rest::handle`]: `route` finds the binding, `body` reads
+//! what was sent within bounds, `request` makes the message out of path, query and body
+//! (`json` and `query` do the halves), `call` calls the gRPC services in this process,
+//! and `render`, `stream` or [`Problem`] writes the answer.
 
+mod body;
 mod call;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -25,6 +26,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub use body::BODY_BYTES_MAX;
 pub use problem::{FieldError, Problem};
 pub use route::Error;
-pub use service::{BODY_BYTES_MAX, Rest, router};
+pub use service::{Rest, router};

@@ -130,6 +130,13 @@ impl Problem {
         Self::new(Code::DeadlineExceeded, "REQUEST_TIMEOUT", detail)
     }
 
+    /// A large body while others take all the room there is.
+    pub fn no_room() -> Self {
+        let detail = "the server is reading as many large bodies as it may; try again, or send smaller ones";
+        let problem = Self::new(Code::ResourceExhausted, "QUEUE_FULL", detail);
+        Self { retry_after_secs: Some(1), ..problem }
+    }
+
     /// A path that nothing is at.
     pub fn no_route(path: &str) -> Self {
         Self::new(Code::NotFound, "ROUTE_NOT_FOUND", format!("there is nothing at {path}"))

@@ -1,6 +1,6 @@
 //! The REST edge as a whole.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -8,13 +8,12 @@ use axum::{
     extract::Request,
     response::{IntoResponse as _, Response},
 };
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use prost_reflect::{DynamicMessage, MethodDescriptor};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
+    body::{Bodies, Whole},
     call,
     problem::Problem,
     render,
@@ -23,14 +22,6 @@ use super::{
     stream::{self, Framing},
 };
 use crate::grpc::Services;
-
-/// Largest request body: the 16 MiB that one publishing call may carry, and room
-/// for the JSON around them.
-pub const BODY_BYTES_MAX: usize = 17 << 20;
-
-/// For the whole of a request's body, as for a gRPC call with its message: 17 MiB take
-/// as long at 2.4 Mbit/s.
-const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -42,6 +33,7 @@ pub struct Rest(Arc<Inner>);
 struct Inner {
     table: Table,
     grpc: Services,
+    bodies: Bodies,
 }
 
 /// A router that serves REST on every path: made to be another router's fallback.
@@ -57,7 +49,7 @@ impl Rest {
     /// Reads the routes from `descriptors`, a `FileDescriptorSet` with its options
     /// in raw form; calls go to `grpc`.
     pub fn new(grpc: Services, descriptors: &[u8]) -> Result<Self, Error> {
-        Ok(Self(Arc::new(Inner { table: Table::new(descriptors)?, grpc })))
+        Ok(Self(Arc::new(Inner { table: Table::new(descriptors)?, grpc, bodies: Bodies::default() })))
     }
 
     /// Answers one request. Dropping the future or the response's body cancels the
@@ -78,10 +70,10 @@ impl Rest {
             Found::OtherMethods(allow) => return Err(Problem::method_not_allowed(&allow)),
             Found::Nothing => return Err(Problem::no_route(path)),
         };
-        let body = read_body(&parts.headers, body).await?;
+        let Whole { bytes, room: _room } = self.0.bodies.read(&parts.headers, body).await?;
         let query = parts.uri.query().unwrap_or_default();
-        let message = assemble(route, &variables, query, &body).map_err(Problem::invalid)?;
-        drop(body);
+        let message = assemble(route, &variables, query, &bytes).map_err(Problem::invalid)?;
+        drop(bytes);
         self.call(route, parts, message).await
     }
 
@@ -140,24 +132,4 @@ fn refused(status: &Status) -> Problem {
 
 fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(X_REQUEST_ID).cloned()
-}
-
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let limit = BODY_BYTES_MAX as u64;
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let length = length.and_then(|value| value.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit) {
-        return Err(Problem::too_large(limit, length));
-    }
-    let encoding = headers.get(header::CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Problem::unsupported_encoding());
-    }
-    let whole = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_READ_TIMEOUT, whole).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(limit, None)),
-        Err(_) => Err(Problem::too_slow(BODY_READ_TIMEOUT)),
-        Ok(Err(_)) => Err(Problem::new(Code::Cancelled, "", "the request body ended early")),
-    }
 }

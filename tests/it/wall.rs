@@ -105,7 +105,8 @@ impl Party {
         let admin = server.api();
         admin.create_tenant(pb::Tenant { id: tenant.to_owned(), ..Default::default() }).await;
         let (_, token) = admin.create_key(tenant, &["*"]).await;
-        let readable = ["endpoints", "secrets", "events", "deliveries", "dead_letters", "operations", "api_keys"];
+        let readable =
+            ["endpoints", "secrets", "events", "deliveries", "dead_letters", "operations", "api_keys"];
         let readable = readable.map(|resource| format!("{resource}:read"));
         let scopes: Vec<_> = readable.iter().map(String::as_str).chain(["tenants:read"]).collect();
         let (_, reader) = admin.create_key(tenant, &scopes).await;
@@ -209,7 +210,12 @@ impl Decoder for Raw {
 }
 
 /// Calls a method; of a stream only the first answer.
-async fn call(api: &Api, method: &MethodDescriptor, message: &DynamicMessage, token: Option<&str>) -> Outcome {
+async fn call(
+    api: &Api,
+    method: &MethodDescriptor,
+    message: &DynamicMessage,
+    token: Option<&str>,
+) -> Outcome {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let path = PathAndQuery::try_from(path).expect("a path");
     let mut request = Request::new(tokio_stream::iter([message.encode_to_vec()]));
@@ -270,7 +276,11 @@ fn name_all(message: &mut DynamicMessage, service: &str, things: &Things, within
                 continue;
             }
             let Some(id) = things.named(service, field.name()) else {
-                panic!("{}: what does `{}` name? say so in this test", message.descriptor().full_name(), field.name())
+                panic!(
+                    "{}: what does `{}` name? say so in this test",
+                    message.descriptor().full_name(),
+                    field.name()
+                )
             };
             let value = Value::String(id.to_owned());
             message.set_field(&field, if field.is_list() { Value::List(vec![value]) } else { value });
@@ -290,7 +300,8 @@ fn names_a_thing(field: &FieldDescriptor) -> bool {
 }
 
 fn output_only(field: &FieldDescriptor) -> bool {
-    let behaviors = field.parent_pool().get_extension_by_name("google.api.field_behavior").expect("the option");
+    let behaviors =
+        field.parent_pool().get_extension_by_name("google.api.field_behavior").expect("the option");
     format!("{:?}", field.options().get_extension(&behaviors)).contains("EnumNumber(3)")
 }
 
@@ -320,7 +331,8 @@ fn is_about_something(message: &DynamicMessage, things: &Things) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_method_tells_a_foreign_thing_from_one_that_is_not_there() {
-    let server = Server::build().serve(&["--allow-http-targets", "--allow-target", "127.0.0.0/8"]).start().await;
+    let server =
+        Server::build().serve(&["--allow-http-targets", "--allow-target", "127.0.0.0/8"]).start().await;
     let receiver = Receiver::answering(|_| Answer::status(400)).await;
     let (mine, theirs) = (Party::new(&server, "mine").await, Party::new(&server, "theirs").await);
     let (foreign, unknown) = (theirs.things("theirs", &receiver).await, Things::unknown());
@@ -336,10 +348,18 @@ async fn no_method_tells_a_foreign_thing_from_one_that_is_not_there() {
             let none = ask(things, None).await;
             assert_eq!((none.code, &*none.reason), (Code::Unauthenticated, "CREDENTIAL_MISSING"), "{name}");
             let revoked = ask(things, Some(&mine.revoked)).await;
-            assert_eq!((revoked.code, &*revoked.reason), (Code::Unauthenticated, "CREDENTIAL_INVALID"), "{name}");
+            assert_eq!(
+                (revoked.code, &*revoked.reason),
+                (Code::Unauthenticated, "CREDENTIAL_INVALID"),
+                "{name}"
+            );
             if !reads(&method) {
                 let reader = ask(things, Some(&mine.reader)).await;
-                assert_eq!((reader.code, &*reader.reason), (Code::PermissionDenied, "SCOPE_MISSING"), "{name}");
+                assert_eq!(
+                    (reader.code, &*reader.reason),
+                    (Code::PermissionDenied, "SCOPE_MISSING"),
+                    "{name}"
+                );
                 cells += 1;
             }
             cells += 2;
@@ -349,8 +369,15 @@ async fn no_method_tells_a_foreign_thing_from_one_that_is_not_there() {
             let to_foreign = ask(&foreign, Some(token)).await;
             let to_unknown = ask(&unknown, Some(token)).await;
             assert_eq!(to_foreign.tells_of(&foreign), None, "{name} tells of another tenant");
-            if method.name() == "CreateEndpoint" || method.name().starts_with("Publish") || method.name() == "BatchPublishEvents" {
-                assert_eq!((to_foreign.code, to_unknown.code), (Code::Ok, Code::Ok), "{name} is about nothing");
+            if method.name() == "CreateEndpoint"
+                || method.name().starts_with("Publish")
+                || method.name() == "BatchPublishEvents"
+            {
+                assert_eq!(
+                    (to_foreign.code, to_unknown.code),
+                    (Code::Ok, Code::Ok),
+                    "{name} is about nothing"
+                );
             } else {
                 assert_eq!(to_foreign, to_unknown, "{name} tells a foreign thing from an unknown one");
             }
