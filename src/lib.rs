@@ -32,8 +32,9 @@
 //!
 //! - [`peer`]: who is at the other end of a connection, as `front` tells it.
 //! - [`app`]: the use cases, one file per aggregate; watching; background work.
-//! - [`grpc`]: wire in and out. *A new RPC goes into `proto/`, `grpc/` and `app/`
-//!   under its noun*; REST follows from its `google.api.http` option.
+//! - [`grpc`]: wire in and out; who may call what, and the audit log of it. *A new
+//!   RPC goes into `proto/` with its scope, `grpc/` and `app/` under its noun*; REST
+//!   follows from its `google.api.http` option.
 //! - [`rest`]: REST/JSON as a translation of the same RPCs.
 //! - [`receiver`]: the test receiver at `/test/webhook`.
 //! - [`front`]: the one port: TLS, connections and their limits, request ids, traces,

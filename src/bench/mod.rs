@@ -35,5 +35,6 @@ mod server;
 mod stats;
 mod tally;
 mod usage;
+mod wire;
 
 pub use self::{raw::raw, run::run};

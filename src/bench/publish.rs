@@ -12,9 +12,8 @@ use tokio::{
     time::{Duration, interval},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
-use super::{ledger::Ledger, payload::payload, run::Setup, server::Server};
+use super::{ledger::Ledger, payload::payload, run::Setup, server::Server, wire::Wire};
 use crate::{
     clock::Clock,
     grpc::pb::{self, event_service_client::EventServiceClient, payload::Body},
@@ -31,7 +30,7 @@ const CALLERS: usize = 32;
 pub const TRICKLE: Duration = Duration::from_millis(10);
 
 /// Publishes over one connection.
-pub type Client = EventServiceClient<Channel>;
+pub type Client = EventServiceClient<Wire>;
 
 /// How events are handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,11 +11,17 @@ use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
+    sync::OnceCell,
     time::{sleep, timeout},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{service::interceptor::InterceptedService, transport::Endpoint};
 
-use super::{process::Process, run::Setup, usage::Usage};
+use super::{
+    process::Process,
+    run::Setup,
+    usage::Usage,
+    wire::{Bearer, Wire, make_key},
+};
 use crate::grpc::pb::{self, endpoint_service_client::EndpointServiceClient};
 
 const READY: &str = "Hookwire is ready on http://127.0.0.1:";
@@ -25,7 +31,11 @@ const START_LIMIT: Duration = Duration::from_secs(300);
 const LOG_LINES: usize = 20;
 
 /// A directory for a server's data; removed when dropped.
-pub struct Home(TempDir);
+pub struct Home {
+    folder: TempDir,
+    /// The key of servers for production, made for the first of them.
+    key: OnceCell<Bearer>,
+}
 
 impl Home {
     /// An empty one below `parent`, or where the system keeps such.
@@ -36,12 +46,27 @@ impl Home {
             Some(parent) => builder.tempdir_in(parent),
             None => builder.tempdir(),
         };
-        made.map(Self).context("cannot make a directory for the store")
+        let folder = made.context("cannot make a directory for the store")?;
+        Ok(Self { folder, key: OnceCell::new() })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
+    }
+
+    /// The arguments of a server for production, and the key that it takes.
+    async fn production(&self, program: &Path) -> Result<(Vec<String>, Bearer)> {
+        let (master, administrator) = (self.path().join("master.key"), self.path().join("administrator"));
+        let make = async || {
+            make_key(program, "keygen", &master).await?;
+            Bearer::new(&make_key(program, "admin-key", &administrator).await?)
+        };
+        let key = self.key.get_or_try_init(make).await?.clone();
+        let files = [("--master-key-file", master), ("--admin-key-file", administrator)];
+        let files = files.into_iter().flat_map(|(flag, file)| [flag.to_owned(), file.display().to_string()]);
+        let targets = ["--allow-http-targets", "--allow-target", "127.0.0.0/8"].map(str::to_owned);
+        Ok((files.chain(targets).collect(), key))
     }
 
     /// The last words of the servers that lived here.
@@ -57,6 +82,7 @@ pub struct Server {
     process: Process,
     home: Arc<Home>,
     port: u16,
+    key: Bearer,
     /// From its start to the line that says it is ready.
     pub start_seconds: f64,
 }
@@ -66,8 +92,15 @@ impl Server {
     pub async fn start(setup: &Setup, home: Arc<Home>, flags: &[String]) -> Result<Self> {
         let text = |text: &str| text.to_owned();
         let data = home.path().join("data").display().to_string();
-        let mut args = vec![text("dev"), text("--host"), text("127.0.0.1"), text("--port"), text("0")];
+        let (profile, own, key) = if setup.options.serve {
+            let (own, key) = home.production(&setup.program).await?;
+            ("serve", own, key)
+        } else {
+            ("dev", Vec::new(), Bearer::default())
+        };
+        let mut args = vec![text(profile), text("--host"), text("127.0.0.1"), text("--port"), text("0")];
         args.extend([text("--log-level"), text("warn"), text("--data-dir"), data]);
+        args.extend(own);
         args.extend_from_slice(flags);
         let log = fs::OpenOptions::new().create(true).append(true).open(home.path().join("log"))?;
         let started = setup.clock.now();
@@ -80,12 +113,13 @@ impl Server {
             }
         };
         let start_seconds = setup.clock.now().since(started).as_secs_f64();
-        Ok(Self { process, home, port, start_seconds })
+        Ok(Self { process, home, port, key, start_seconds })
     }
 
     /// A new connection, opened when first used.
-    pub fn connect(&self) -> Result<Channel> {
-        Ok(Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port))?.connect_lazy())
+    pub fn connect(&self) -> Result<Wire> {
+        let channel = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port))?.connect_lazy();
+        Ok(InterceptedService::new(channel, self.key.clone()))
     }
 
     /// Registers an endpoint; its id.
@@ -134,7 +168,11 @@ impl Server {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
         let host = format!("127.0.0.1:{}", self.port);
-        let request = Request::get("/metrics").header(header::HOST, host).body(Empty::<Bytes>::new())?;
+        let mut request = Request::get("/metrics").header(header::HOST, host);
+        if let Some(key) = self.key.header() {
+            request = request.header(header::AUTHORIZATION, key);
+        }
+        let request = request.body(Empty::<Bytes>::new())?;
         let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
         driver.abort();
         gauge(&String::from_utf8_lossy(&body), "webhook_queue_size")

@@ -43,6 +43,10 @@ pub struct Bench {
     /// Directory in which the temporary stores are made, instead of the system's.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// Measure a server for production, which asks for a key with every call, instead
+    /// of one for development.
+    #[arg(long)]
+    pub serve: bool,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,

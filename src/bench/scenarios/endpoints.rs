@@ -7,7 +7,6 @@ use std::sync::{
 
 use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use super::plain::{compare, fresh};
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
         sample::{self, Sample},
         server::{Home, Server},
         stats::ratio,
+        wire::Wire,
     },
     grpc::pb::{self, endpoint_service_client::EndpointServiceClient},
 };
@@ -88,7 +88,7 @@ async fn register(setup: &Setup, endpoints: u32) -> Result<(Arc<Home>, f64)> {
 }
 
 async fn registrar(
-    mut client: EndpointServiceClient<Channel>,
+    mut client: EndpointServiceClient<Wire>,
     endpoints: u32,
     next: Arc<AtomicU32>,
 ) -> Result<()> {
