@@ -437,8 +437,11 @@ async fn one_transaction_with_two_endings_of_a_delivery_records_one() {
         let letters = DeadLetterPolicy::default();
         Finish { before: Arc::new(made[0].clone()), after, attempt: None, reason: None, letters, gone: None }
     };
-    house.store.finish(vec![expire()]).unwrap();
-    house.store.finish(vec![expire()]).unwrap();
+    // Handed over together, so that they are one transaction; and waited for, so that
+    // the wait for the attempt below is for nothing else.
+    let before = house.store.recent().position();
+    house.store.finish(vec![expire(), expire()]).unwrap();
+    house.store.recent().subscribe().wait_for(|position| *position > before).await.unwrap();
     house.attempt(&made[1], Ok(200), NOW.plus(Micros(5))).await;
     let ended = house.delivery(made[0].id).await;
     assert_eq!((ended.state, ended.revision), (State::Expired, 2));
