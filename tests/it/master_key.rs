@@ -179,7 +179,7 @@ async fn a_sealed_row_opens_nowhere_else() {
     };
     let conn = Connection::open(data.join("hookwire.db")).expect("the database");
     conn.execute_batch("CREATE TABLE kept AS SELECT key, sealed FROM endpoints").expect("a copy");
-    conn.execute_batch("INSERT INTO tenants VALUES (2, 'other', 0)").expect("a tenant");
+    conn.execute_batch("INSERT INTO tenants (key, id, created_at) VALUES (2, 'other', 0)").expect("a tenant");
     let restore =
         "UPDATE endpoints SET tenant = 1, sealed = (SELECT sealed FROM kept WHERE kept.key = endpoints.key)";
     for change in [
