@@ -375,6 +375,62 @@ async fn metrics_are_for_administrators_and_health_is_for_all() {
     assert_eq!(get("/metrics", Some(&admins)).await, 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_nobody_could_administer_does_not_start() {
+    let mut server = Server::build().serve(&[]).start().await;
+    let admin = server.api();
+    let get = pb::ListApiKeysRequest::default();
+    let keys = admin.keys.clone().list_api_keys(get).await.expect("ListApiKeys").into_inner().api_keys;
+    let [key] = &keys[..] else { panic!("one key: {keys:?}") };
+    let revoke = pb::RevokeApiKeyRequest { id: key.id.clone() };
+    admin.keys.clone().revoke_api_key(revoke).await.expect("RevokeApiKey");
+    assert!(server.terminate(SOON).await.success());
+    let data = server.data_dir();
+    let master = data.parent().expect("a folder").join("master.key");
+    let start = |more: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--port", "0", "--data-dir"]).arg(&data);
+        let output = command.arg("--master-key-file").arg(&master).args(more).output().expect("hookwire");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let sentence = told.lines().filter(|line| line.starts_with("hookwire: ")).collect::<Vec<_>>();
+        assert!(!output.status.success() && sentence.len() == 1, "{told}");
+        sentence[0].to_owned()
+    };
+    assert!(start(&[]).contains("every administrator's key was revoked or has expired"));
+    let no_key_file = data.join("hookwire.lock").display().to_string();
+    assert!(start(&["--admin-key-file", &no_key_file]).contains("is not an administrator's key file"));
+    assert!(start(&["--admin-key-file", "/nowhere"]).contains("cannot use /nowhere"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_start_makes_a_key_and_shows_it_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, master) = (folder.path().join("data"), folder.path().join("master.key"));
+    let made = Command::new(PROGRAM).args(["keygen", "--out"]).arg(&master).output().expect("hookwire");
+    assert!(made.status.success());
+    let mut started = Vec::new();
+    for _ in 0..2 {
+        let mut command = tokio::process::Command::new(PROGRAM);
+        command.args(["serve", "--port", "0", "--data-dir"]).arg(&data).arg("--master-key-file").arg(&master);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).kill_on_drop(true);
+        let mut server = command.spawn().expect("hookwire");
+        let output = server.stdout.take().expect("its output");
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(output));
+        let mut told = Vec::new();
+        while let Some(line) = lines.next_line().await.expect("a line") {
+            let ready = line.starts_with("Hookwire is ready");
+            told.push(line);
+            if ready {
+                break;
+            }
+        }
+        server.kill().await.expect("killed");
+        started.push(told);
+    }
+    assert!(started[0][0].contains("administrator's key") && started[0][1].starts_with("hw_"), "{started:?}");
+    assert_eq!(started[1].len(), 1, "{started:?}");
+}
+
 #[test]
 fn each_refusal_to_make_or_take_an_administrators_key_is_one_sentence() {
     let folder = tempfile::tempdir().expect("a folder");

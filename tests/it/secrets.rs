@@ -77,8 +77,25 @@ async fn no_secret_is_logged_answered_or_stored_in_the_open() {
     canaries.push(Canary::of("master key", &master_bytes));
     canaries.push(Canary::of("master key as text", master.trim().as_bytes()));
 
-    // Made: the answer shows the signing secret once, and nothing else.
+    // A key of the API: its token is answered once, and then goes by in every call.
     let mut said = Said::default();
+    let wanted = json!({ "name": "canary", "scopes": ["*"] });
+    let made = Said::default().call(&server, Method::POST, "/v1/apiKeys", &wanted).await;
+    let (id, api_token) = (made["api_key"]["id"].as_str(), made["token"].as_str());
+    let (id, api_token) = (id.expect("an id").to_owned(), api_token.expect("a token").to_owned());
+    let random = api_token.split('_').nth(2).expect("its random part").to_owned();
+    canaries.push(Canary::of("API token", api_token.as_bytes()));
+    canaries.push(Canary::of("random part of the API token", random.as_bytes()));
+    canaries.push(Canary::of("bits of the API token", &hex::decode(&random).expect("hex")));
+    let mangled = format!("{}0", &api_token[..api_token.len() - 1]);
+    for token in [&api_token, &mangled] {
+        said.call_as(&server, Some(token), Method::GET, "/v1/apiKeys", &Value::Null).await;
+        said.call_as(&server, Some(token), Method::POST, "/v1/endpoints", &json!({ "url": "" })).await;
+    }
+    said.call(&server, Method::POST, &format!("/v1/apiKeys/{id}:revoke"), &json!({})).await;
+    said.call_as(&server, Some(&api_token), Method::GET, "/v1/apiKeys", &Value::Null).await;
+
+    // Made: the answer shows the signing secret once, and nothing else.
     let open = |url: String, more: Value| {
         let mut endpoint = json!({ "url": url, "rate_limit": { "disabled": true } });
         let fields = endpoint.as_object_mut().expect("an object");

@@ -57,8 +57,23 @@ pub struct Said(pub Vec<(String, Vec<u8>)>);
 impl Said {
     /// Calls by REST and keeps the answer.
     pub async fn call(&mut self, server: &Server, method: Method, target: &str, body: &Value) -> Value {
+        self.call_as(server, None, method, target, body).await
+    }
+
+    /// As [`Self::call`], with a token.
+    pub async fn call_as(
+        &mut self,
+        server: &Server,
+        token: Option<&str>,
+        method: Method,
+        target: &str,
+        body: &Value,
+    ) -> Value {
         let text = if body.is_null() { String::new() } else { body.to_string() };
-        let reply = http(server.port, method, target, &[JSON], text).await;
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        let mut headers = vec![JSON];
+        headers.extend(authorization.iter().map(|it| ("authorization", it.as_str())));
+        let reply = http(server.port, method, target, &headers, text).await;
         let head = format!("{:?}", reply.headers);
         self.0.push((format!("answer of {target}"), [head.as_bytes(), &reply.body].concat()));
         serde_json::from_slice(&reply.body).unwrap_or_default()
