@@ -14,8 +14,10 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName},
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -28,7 +30,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::support::{Server, eventually, http};
+use crate::support::{Authority, Server, eventually, http};
 
 /// Longer than any step takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -186,4 +188,47 @@ async fn clear_text_on_loopback_needs_no_consent() {
     let server = Server::build().serve(&[]).start().await;
     let reply = http(server.port, http::Method::GET, "/health", &[], "").await;
     assert_eq!(reply.status, http::StatusCode::OK);
+}
+
+/// Calls by curl, which knows of certificates; the answer and its status.
+async fn curl(port: u16, files: &Files, path: &str, more: &[&str]) -> (u16, Value) {
+    let mut command = Command::new("curl");
+    let url = format!("https://localhost:{port}{path}");
+    command.args(["-s", "-w", "\n%{http_code}", "--cacert", &files.text("cert.pem"), &url]).args(more);
+    let output = command.output().await.expect("curl");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').expect("a status");
+    (status.parse().expect("a status"), serde_json::from_str(body).unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_stands_for_the_key_that_names_it() {
+    let ((files, _), authority) = (Files::new(), Authority::new());
+    let (certificate, key) = authority.issue("client");
+    files.write("client.pem", &certificate);
+    files.write("client.key", &key);
+    let ca = authority.file();
+    let (cert, own) = (files.text("cert.pem"), files.text("key.pem"));
+    let args = ["--tls-cert", &cert, "--tls-key", &own, "--tls-client-ca", ca.to_str().expect("a path")];
+    let server = Server::build().serve(&args).start().await;
+    let admin = format!("authorization: Bearer {}", server.token().expect("a token"));
+    let call = async |path: &str, more: &[&str]| curl(server.port, &files, path, more).await;
+    let shown = [files.text("client.pem"), files.text("client.key")];
+    let with = ["--cert", &shown[0], "--key", &shown[1]];
+
+    assert_eq!(call("/v1/endpoints", &with).await.0, 401, "a certificate that no key names");
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+    let fingerprint = hex::encode(Sha256::digest(&der));
+    let wanted = json!({ "scopes": ["endpoints:read"], "client_certificates": [fingerprint] }).to_string();
+    let (made, answer) = call("/v1/apiKeys", &["-H", &admin, "-d", &wanted]).await;
+    assert_eq!(made, 201, "{answer}");
+    let id = answer["api_key"]["id"].as_str().expect("an id");
+    assert_eq!(call("/v1/endpoints", &with).await.0, 200);
+    assert_eq!(call("/v1/endpoints", &[]).await.0, 401, "without it");
+    assert_eq!(call("/v1/events", &with).await.0, 403, "what the key may not do");
+    let (again, refused) = call("/v1/apiKeys", &["-H", &admin, "-d", &wanted]).await;
+    assert_eq!((again, refused["reason"].as_str()), (400, Some("INVALID_FIELD")), "it stands for one key");
+    let revoke = format!("/v1/apiKeys/{id}:revoke");
+    assert_eq!(call(&revoke, &["-H", &admin, "-d", "{}"]).await.0, 200);
+    assert_eq!(call("/v1/endpoints", &with).await.0, 401, "revoked");
 }
