@@ -54,13 +54,13 @@ pub(super) struct Admission {
     pub verdict: Result<(), Box<Status>>,
     /// What is to be entered in the audit log.
     pub record: Option<Record>,
-    /// When a stream that it opens ends: at the latest after this time, or once told.
-    pub ends: Option<(Option<Duration>, CancellationToken)>,
+    /// Who calls, if that was recognised.
+    pub principal: Option<Principal>,
 }
 
 impl Admission {
     fn refused(status: Status) -> Self {
-        Self { verdict: Err(Box::new(status)), record: None, ends: None }
+        Self { verdict: Err(Box::new(status)), record: None, principal: None }
     }
 }
 
@@ -74,31 +74,38 @@ impl Access {
     /// says why not. Methods of other packages, which tell of the server only, are
     /// open to all.
     pub fn admit(&self, request: &mut Request<Body>) -> Admission {
-        let open = Admission { verdict: Ok(()), record: None, ends: None };
+        let open = Admission { verdict: Ok(()), record: None, principal: None };
         let Some(method) = self.methods.get(request.uri().path()) else { return open };
-        let caller = Caller::named(request.headers().get(REQUEST_ID));
+        let caller = |request: &Request<Body>| Caller::named(request.headers().get(REQUEST_ID));
         // A stream waits for room where a call is refused.
         let publishes =
             method.scope.as_deref() == Some(PUBLISHING) && !method.descriptor.is_client_streaming();
         if let Some(error) = publishes.then(|| self.app.crowded()).flatten() {
-            return Admission::refused(caller.refuse(error));
+            return Admission::refused(caller(request).refuse(error));
         }
         let peer = request.extensions().get::<Peer>().copied();
         let recognised = recognise(&self.app, request.headers(), peer);
         let paced = recognised.and_then(|principal| self.app.pace(&principal).map(|()| principal));
         let principal = match paced {
             Ok(principal) => principal,
-            Err(error) => return Admission::refused(caller.refuse(error)),
+            Err(error) => return Admission::refused(caller(request).refuse(error)),
         };
         let record = method.audited.then(|| {
             let subject = Subject::default();
             request.extensions_mut().insert(subject.clone());
-            Record::new(method.descriptor.clone(), subject, &principal, peer, &caller)
+            Record::new(method.descriptor.clone(), subject, &principal, peer, caller(request))
         });
         let verdict = principal.require(method.scope.as_deref().unwrap_or("*"));
-        let ends = principal.ends().map(|(at, told)| (at.map(|at| at.since(self.app.now()).to_std()), told));
-        request.extensions_mut().insert(principal);
-        Admission { verdict: verdict.map_err(|error| Box::new(caller.refuse(error))), record, ends }
+        let verdict = verdict.map_err(|error| Box::new(caller(request).refuse(error)));
+        request.extensions_mut().insert(principal.clone());
+        Admission { verdict, record, principal: Some(principal) }
+    }
+
+    /// When a stream that a principal opens ends: at the latest after this time, and
+    /// once told.
+    pub fn ends(&self, principal: &Principal) -> Option<(Option<Duration>, CancellationToken)> {
+        let (at, told) = principal.ends()?;
+        Some((at.map(|at| at.since(self.app.now()).to_std()), told))
     }
 
     /// Enters a call in the audit log; what it is told if that is not possible.

@@ -42,7 +42,7 @@ pub(super) fn guard(
     let asked = timeout(request.headers());
     let limit = if streams { asked } else { Some(asked.unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX)) };
     let Some(access) = access else { return bounded(call(request), limit, streams, id) };
-    let Admission { verdict, record, ends } = access.admit(&mut request);
+    let Admission { verdict, record, principal } = access.admit(&mut request);
     let answer = match verdict {
         Ok(()) => bounded(call(request), limit, streams, id.clone()),
         Err(status) => Box::pin(ready(Ok(status.into_http()))),
@@ -50,14 +50,14 @@ pub(super) fn guard(
     if let Some(record) = record {
         return entered(answer, Arc::clone(access), record);
     }
-    match ends {
-        Some((time, told)) if streams => {
+    match principal.filter(|_| streams).and_then(|principal| access.ends(&principal)) {
+        Some((time, told)) => {
             let over = Caller::named(id.as_ref()).refuse(Error::CredentialInvalid);
             Box::pin(
                 async move { Ok(answer.await?.map(|body| Body::new(Until::new(body, told, time, over)))) },
             )
         }
-        Some(_) | None => answer,
+        None => answer,
     }
 }
 

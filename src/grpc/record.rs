@@ -52,9 +52,9 @@ impl Record {
         subject: Subject,
         principal: &Principal,
         peer: Option<Peer>,
-        caller: &Caller,
+        caller: Caller,
     ) -> Self {
-        Self { method, subject, principal: principal.clone(), peer, caller: caller.clone() }
+        Self { method, subject, principal: principal.clone(), peer, caller }
     }
 
     /// Of a call that has ended.
