@@ -102,13 +102,22 @@ impl App {
     }
 
     /// Gives a key a new token, told this once; the one before works on for `grace`.
+    /// Who gets it could act by it, so it may do nothing that they may not.
     pub async fn rotate_key(
         &self,
         principal: &Principal,
         id: ApiKeyId,
         grace: Micros,
     ) -> Result<(ApiKeyView, String), Error> {
-        self.find_key(principal, id)?;
+        let known = self.find_key(principal, id)?;
+        if let Some(scope) = principal.lacks(&known.key.scopes) {
+            return Err(Error::ScopeMissing { scope: scope.to_string() });
+        }
+        let (expires_at, networks) = (known.key.expires_at, known.key.networks.clone());
+        if bounded(principal.credential(), expires_at, networks.clone())? != (expires_at, networks) {
+            let why = "is of a key that ends later, or works from more networks, than the one that calls";
+            return Err(Error::invalid("id", Rule::OutOfRange, why));
+        }
         let now = self.now();
         let token = principal::token(id, self.entropy.bytes());
         let hash = principal::hash(&token);

@@ -329,8 +329,7 @@ impl Store {
         change: impl FnOnce(Option<&ApiKey>) -> (Option<ApiKey>, T) + Send + 'static,
     ) -> Result<T, Error> {
         self.call(move |tx| {
-            let known = tx.directory.key(id);
-            let (next, told) = change(known.as_ref().map(|it| &it.key));
+            let (next, told) = change(tx.key(id).as_ref());
             next.map_or(Ok(()), |next| api_keys::put(tx, next)).map(|()| told)
         })
         .await

@@ -9,9 +9,10 @@ use super::{
     Task, deliveries, letters, lists, retention::Cutoff, scan,
 };
 use crate::domain::{
-    Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointState, Failure, Fault, LetterReason,
-    LetterState, Micros, NewEvent, Operation, OperationId, OperationKind, OperationState, Order, Outcome,
-    Page, Pattern, Payload, Pos, RetryPolicy, State, TenantKey, TimeRange, Timestamp, Timings, Uid,
+    ApiKey, ApiKeyId, Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointState, Failure, Fault,
+    LetterReason, LetterState, Micros, NewEvent, Operation, OperationId, OperationKind, OperationState,
+    Order, Outcome, Page, Pattern, Payload, Pos, RetryPolicy, State, TenantKey, TimeRange, Timestamp,
+    Timings, Uid,
 };
 use crate::{entropy::Entropy, machine::judge, vault::Vault};
 
@@ -470,4 +471,21 @@ async fn what_waited_long_and_has_just_ended_is_kept_and_what_is_past_its_end_is
     assert_eq!(house.delivery(made[0].id).await.state, State::Delivered);
     assert!(house.store.delivery(TENANT, made[1].id).await.unwrap().is_none());
     assert!(house.store.event(made[0].event).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn changes_of_one_key_in_one_transaction_build_on_each_other() {
+    let house = House::new().await;
+    let id = ApiKeyId(Uid::new(NOW, 1, Pos(1)));
+    let (one, other) = (house.store.clone(), house.store.clone());
+    house.store.edit_key(id, move |_| (Some(ApiKey::new(id, [1; 32], NOW)), ())).await.unwrap();
+    // Handed over at once, so that the writer finds both.
+    let revoke =
+        move |key: Option<&ApiKey>| (key.map(|key| ApiKey { revoked_at: Some(NOW), ..key.clone() }), ());
+    let rename =
+        move |key: Option<&ApiKey>| (key.map(|key| ApiKey { name: "later".to_owned(), ..key.clone() }), ());
+    let (first, second) = tokio::join!(one.edit_key(id, revoke), other.edit_key(id, rename));
+    first.and(second).unwrap();
+    let key = house.store.directory().key(id).unwrap();
+    assert_eq!((key.key.revoked_at, &*key.key.name), (Some(NOW), "later"));
 }

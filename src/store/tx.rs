@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, Tenant, TenantKey, Timestamp, Usage,
+        ApiKey, ApiKeyId, Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, Tenant, TenantKey,
+        Timestamp, Usage,
     },
     machine::route::Routes,
     vault::Vault,
@@ -208,6 +209,16 @@ impl<'c> Tx<'c> {
             }
         }
         self.directory.tenant(key)
+    }
+
+    /// The key as this transaction sees it.
+    pub(super) fn key(&self, id: ApiKeyId) -> Option<ApiKey> {
+        let known = self.entries.iter().rev().find_map(|entry| match entry {
+            Entry::Key(key) if key.id == id => Some((**key).clone()),
+            Entry::Key(_) | Entry::Tenant(_) | Entry::NoTenant(_) | Entry::Usage(..) => None,
+        });
+        let known = known.or_else(|| self.directory.key(id).map(|it| it.key.clone()));
+        known.filter(|key| key.tenant.is_none_or(|tenant| self.tenant(tenant).is_some()))
     }
 
     /// Notes a change of the directory.

@@ -127,6 +127,11 @@ async fn a_key_does_what_its_scopes_say_and_grants_no_more() {
     assert_eq!(reason_of(&grant(other).await.expect_err("another's")), "TENANT_NOT_FOUND");
     let any = pb::ApiKey { tenant_id: "*".to_owned(), ..scopes(&["events:write"]) };
     assert_eq!(reason_of(&grant(any).await.expect_err("everybody's")), "TENANT_NOT_FOUND");
+    // Nor by the token of another key.
+    let (greater, _) = admin.create_key("acme", &["*"]).await;
+    let rotate = pb::RotateApiKeyRequest { id: greater, ..Default::default() };
+    let refused = publisher.keys.clone().rotate_api_key(rotate).await.expect_err("a greater key");
+    assert_eq!(reason_of(&refused), "SCOPE_MISSING");
     let less = grant(scopes(&["events:write"])).await.expect("less than it has").into_inner();
     admin.with_token(&less.token).publish(event("a.b", "{}")).await;
 }
