@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: run test lint fmt build bench bench-micro soak deny clean
+.PHONY: run test lint fmt build bench bench-micro soak fuzz deny clean
 
 ## Build and start the development server on http://127.0.0.1:8000.
 run:
@@ -39,10 +39,15 @@ bench-micro:
 soak:
 	HOOKWIRE_KILLS=200 $(CARGO) test --release --locked --test it -- crash --nocapture
 
+## Five minutes for each fuzz target; FUZZ_SECONDS says how many seconds instead.
+fuzz:
+	./fuzz/run
+
 ## Bans, licences and sources of dependencies; needs cargo-deny.
 deny:
 	cargo deny check bans licenses sources
 
 clean:
 	$(CARGO) clean
+	rm -rf fuzz/target fuzz/artifacts
 	rm -rf node_modules .venv .tools
