@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: run test lint fmt build bench bench-micro soak deny clean
+.PHONY: run test lint fmt build bench bench-micro soak fuzz deny sbom clean
 
 ## Build and start the development server on http://127.0.0.1:8000.
 run:
@@ -39,10 +39,22 @@ bench-micro:
 soak:
 	HOOKWIRE_KILLS=200 $(CARGO) test --release --locked --test it -- crash --nocapture
 
+## Five minutes for each fuzz target; FUZZ_SECONDS says how many seconds instead.
+fuzz:
+	./fuzz/run
+
 ## Bans, licences and sources of dependencies; needs cargo-deny.
 deny:
 	cargo deny check bans licenses sources
 
+## What the binary is made of, as CycloneDX: target/hookwire.cdx.json. Installs
+## cargo-cyclonedx if it is missing.
+sbom:
+	command -v cargo-cyclonedx >/dev/null || $(CARGO) install --locked --version 0.5.9 --root .tools cargo-cyclonedx
+	$(CARGO) cyclonedx --format json --describe binaries --no-build-deps --quiet
+	mkdir -p target && mv hookwire_bin.cdx.json target/hookwire.cdx.json
+
 clean:
 	$(CARGO) clean
+	rm -rf fuzz/target fuzz/artifacts
 	rm -rf node_modules .venv .tools

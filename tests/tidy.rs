@@ -215,3 +215,40 @@ fn every_file_is_part_of_the_house_and_says_what_it_is() {
     }
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
 }
+
+/// Name, version and source of each package in a lock file.
+fn locked(path: &str) -> BTreeSet<(String, String, Option<String>)> {
+    let text = fs::read_to_string(path).expect("a lock file");
+    let packages = text.split("[[package]]").skip(1).map(|package| {
+        let value = |key: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))?;
+            Some(line.trim_matches('"').to_owned())
+        };
+        (value("name").expect("a name"), value("version").expect("a version"), value("source"))
+    });
+    packages.collect()
+}
+
+#[test]
+fn dependencies_come_from_crates_io_and_none_is_banned() {
+    let bans = fs::read_to_string("deny.toml").expect("deny.toml");
+    let banned = |line: &str| line.trim().strip_prefix("{ crate = \"")?.split('"').next().map(str::to_owned);
+    let bans: Vec<_> = bans.lines().filter_map(banned).collect();
+    assert!(!bans.is_empty());
+    let (server, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    assert!(server.len() > 100);
+    for (name, version, source) in server.union(&fuzz) {
+        let ours = name.starts_with("hookwire");
+        let known = source.as_ref().map_or(ours, |source| source.ends_with("/crates.io-index"));
+        assert!(known, "{name} {version} comes from {source:?}");
+        assert!(!bans.contains(name), "{name} is banned, see deny.toml");
+    }
+    // What is fuzzed is what is shipped.
+    for package @ (name, version, _) in &fuzz {
+        let shared = server.iter().any(|(other, ..)| other == name);
+        assert!(
+            !shared || server.contains(package),
+            "fuzz/Cargo.lock has {name} {version}: copy Cargo.lock over"
+        );
+    }
+}

@@ -14,6 +14,8 @@ use super::{
     resolver::Resolver,
     tls::{self, Tls},
 };
+#[cfg(fuzzing)]
+use super::{link::Link, pool::Key, tls::Stream};
 use crate::{
     clock::Clock,
     domain::{Cause, Fault, Micros, Outcome, Timings, TlsOptions},
@@ -131,6 +133,18 @@ impl Client {
             return Ok(None);
         }
         Tls::new(&self.0.roots, options).map(Some).map_err(|error| fault(Cause::Tls, error.to_string()))
+    }
+
+    /// Lets the next request of `request`'s kind go out on this connection. For fuzzers,
+    /// which play the receiver without a socket; no other build has it.
+    #[cfg(fuzzing)]
+    pub async fn lend<S>(&self, stream: S, request: &Request)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let link = Link::start(Stream::Proxied(Box::new(stream)), None).await.expect("a connection");
+        let key = Key::new(request.sender, &request.target, request.tls.as_ref());
+        self.0.pool.put(key, link, self.0.clock.now(), None);
     }
 
     /// Idle connections that are open.

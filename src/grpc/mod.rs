@@ -37,6 +37,8 @@ use self::pb::{
     endpoint_service_server::EndpointServiceServer, event_service_server::EventServiceServer,
     operation_service_server::OperationServiceServer, tenant_service_server::TenantServiceServer,
 };
+#[cfg(fuzzing)]
+pub use self::publish_stream::taken;
 pub use self::{panics::said, services::Services};
 use crate::app::App;
 

@@ -241,6 +241,20 @@ fn acknowledgement((sequence, outcome): (u64, Result<Published, Error>)) -> pb::
     pb::PublishEventAck { sequence, result: Some(result(outcome)) }
 }
 
+/// The event of one request, from its bytes: what a stream makes of them. For fuzzers,
+/// which have no server; no other build has it.
+#[cfg(fuzzing)]
+pub fn taken(
+    bytes: &[u8],
+    now: crate::domain::Timestamp,
+    payload_max: usize,
+) -> Result<Result<NewEvent, Error>, prost::DecodeError> {
+    let pb::PublishEventStreamRequest { sequence: _, event } = Message::decode(bytes)?;
+    let intake =
+        super::convert::events::Intake { tenant: crate::domain::TenantKey::DEFAULT, now, payload_max };
+    Ok(intake.required(Root::Field("event"), "event", event))
+}
+
 async fn time_up(leaving: &mut Option<Pin<Box<Sleep>>>) {
     match leaving {
         Some(sleep) => sleep.await,

@@ -93,7 +93,8 @@ fn is_json(data: &[u8]) -> bool {
 
 fn is_media_type(text: &str) -> bool {
     let mut parts = text.splitn(2, ';');
-    let essence = parts.next().unwrap_or_default().trim_end();
+    // Blanks alone: whatever else counts as white space cannot stand in a header.
+    let essence = parts.next().unwrap_or_default().trim_end_matches(' ');
     let Some((kind, subtype)) = essence.split_once('/') else { return false };
     let token = |text: &str| !text.is_empty() && text.bytes().all(super::headers::is_token_byte);
     token(kind)
@@ -177,6 +178,7 @@ mod tests {
             ("", json.clone(), "application/json"),
             ("text/x-mine", json, "text/x-mine"),
             ("text/plain; charset=utf-8", data(b"{"), "text/plain; charset=utf-8"),
+            ("text/plain ; a=b", data(b"{"), "text/plain ; a=b"),
         ];
         for (given, body, expected) in cases {
             assert_eq!(&*take(given, body.clone()).unwrap().content_type, expected, "{given:?} {body:?}");
@@ -193,6 +195,10 @@ mod tests {
             ("application/problem+json", data(b"\"\xff\""), "payload.data"),
             ("application/json", None, "payload"),
             ("no type", None, "payload.content_type"),
+            ("image/png\r\n", None, "payload.content_type"),
+            ("image/png\u{c}; q=1", None, "payload.content_type"),
+            ("image/png\u{3000}", None, "payload.content_type"),
+            ("image/png; q=\u{7f}", None, "payload.content_type"),
         ];
         for (given, body, field) in cases {
             let found = take(given, body.clone()).unwrap_err();
