@@ -27,7 +27,11 @@ pub fn init_logs(level: &str) -> Result<(), Error> {
     // A lone word that is no level would pass for a module and silence everything.
     let is_filter = level.contains(['=', ',']) || level.parse::<tracing::Level>().is_ok() || level == "off";
     let filter = EnvFilter::try_new(level).ok().filter(|_| is_filter).ok_or_else(refused)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would be said on the very same way, and a closed one would end the process.
+        .log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         builder.init();
     } else {

@@ -13,6 +13,11 @@ use crate::{
 /// How long the token before may work after a rotation at most: 7 days.
 pub const KEY_GRACE_MAX: Micros = Micros::from_secs(7 * 86_400);
 
+/// Keys of one tenant at most, those that have ended too: they are all in memory.
+const KEYS_MAX: usize = 10_000;
+/// Last uses noted in one transaction.
+const USES_AT_ONCE: usize = 500;
+
 /// What is asked of a new key.
 #[derive(Clone, Debug)]
 pub struct NewApiKey {
@@ -59,8 +64,12 @@ impl App {
             id if maker.is_administrator() => Some(self.named(id)?),
             id => return Err(Error::not_found(Kind::Tenant, id)),
         };
-        let (expires_at, networks) = bounded(maker.credential(), asked.expires_at, asked.networks)?;
-        self.certificates_are_free(&asked.certificates)?;
+        let (expires_at, networks) = bounded(maker, asked.expires_at, asked.networks)?;
+        let call_rate = paced(maker.credential(), asked.call_rate)?;
+        let directory = self.store.directory();
+        if directory.keys(|key| key.tenant == tenant).len() >= KEYS_MAX {
+            return Err(Error::Quota { quota: "API keys", limit: KEYS_MAX as u64 });
+        }
         let id = ApiKeyId(self.fresh_uid(now));
         let token = principal::token(id, self.entropy.bytes());
         let key = ApiKey {
@@ -68,13 +77,16 @@ impl App {
             tenant,
             scopes: asked.scopes,
             expires_at,
-            call_rate: asked.call_rate,
+            call_rate,
             networks,
             certificates: asked.certificates,
             ..ApiKey::new(id, principal::hash(&token), now)
         };
-        self.store.edit_key(id, move |_| (Some(key), ())).await?;
-        Ok((self.key_view(&self.find_key(maker, id)?), token))
+        let view = self.told(key.clone());
+        let stored = self.store.edit_key(id, move |_| (Some(key), ())).await?;
+        let why = "stands for another key";
+        let taken = || Error::invalid("api_key.client_certificates", Rule::Duplicate, why);
+        stored.map(|()| (view, token)).ok_or_else(taken)
     }
 
     /// Reads a key.
@@ -114,7 +126,7 @@ impl App {
             return Err(Error::ScopeMissing { scope: scope.to_string() });
         }
         let (expires_at, networks) = (known.key.expires_at, known.key.networks.clone());
-        if bounded(principal.credential(), expires_at, networks.clone())? != (expires_at, networks) {
+        if bounded(principal, expires_at, networks.clone())? != (expires_at, networks) {
             let why = "is of a key that ends later, or works from more networks, than the one that calls";
             return Err(Error::invalid("id", Rule::OutOfRange, why));
         }
@@ -130,7 +142,7 @@ impl App {
             });
             (rotated.clone(), rotated)
         };
-        let rotated = self.store.edit_key(id, rotate).await?;
+        let rotated = self.store.edit_key(id, rotate).await?.flatten();
         let why = "is of a key that was revoked or has expired: make another one";
         let rotated = rotated.ok_or_else(|| Error::invalid("id", Rule::Conflict, why))?;
         Ok((self.told(rotated), token))
@@ -148,16 +160,15 @@ impl App {
             });
             (revoked.clone(), revoked)
         };
-        let revoked = self.store.edit_key(id, revoke).await?;
+        let revoked = self.store.edit_key(id, revoke).await?.flatten();
         revoked.map(|key| self.told(key)).ok_or_else(|| Error::not_found(Kind::ApiKey, id.to_string()))
     }
 
-    /// Sees to it that an administrator's key with this id works with the token of
-    /// this hash.
+    /// Takes an administrator's key with the token of this hash, unless one with its id
+    /// is known: whatever became of that since is not undone.
     pub async fn admit_administrator(&self, id: ApiKeyId, hash: TokenHash) -> Result<(), Error> {
         let now = self.now();
         let admit = move |known: Option<&ApiKey>| {
-            let known = known.filter(|key| key.hash == hash && key.is_live(now) && key.tenant.is_none());
             let new = || ApiKey {
                 name: "administrator".to_owned(),
                 scopes: vec![Scope::all()],
@@ -165,7 +176,8 @@ impl App {
             };
             (known.is_none().then(new), ())
         };
-        Ok(self.store.edit_key(id, admit).await?)
+        self.store.edit_key(id, admit).await?;
+        Ok(())
     }
 
     /// A first administrator's key and its token, where there never was a key.
@@ -189,26 +201,17 @@ impl App {
     /// Notes when keys were last used.
     pub(super) async fn note_uses(&self) -> Result<(), Error> {
         let used = self.store.directory().keys(|_| true);
-        let uses = used.iter().filter_map(|it| {
-            let at = it.used_at().filter(|at| it.key.last_used_at.is_none_or(|known| known < *at))?;
-            Some((it.key.id, at))
-        });
-        let uses: Vec<_> = uses.collect();
-        if uses.is_empty() { Ok(()) } else { Ok(self.store.keys_used(uses).await?) }
+        let uses: Vec<_> = used.iter().filter_map(|it| Some((it, it.unnoted()?))).collect();
+        for some in uses.chunks(USES_AT_ONCE) {
+            self.store.keys_used(some.iter().map(|(it, at)| (it.key.id, *at)).collect()).await?;
+            some.iter().for_each(|(it, at)| it.noted(*at));
+        }
+        Ok(())
     }
 
     fn find_key(&self, principal: &Principal, id: ApiKeyId) -> Result<Arc<Credential>, Error> {
         let found = self.store.directory().key(id).filter(|it| principal.sees(&it.key));
         found.ok_or_else(|| Error::not_found(Kind::ApiKey, id.to_string()))
-    }
-
-    fn certificates_are_free(&self, wanted: &[[u8; 32]]) -> Result<(), Error> {
-        let taken = |it: &[u8; 32]| self.store.directory().key_of_certificate(it).is_some();
-        if wanted.iter().any(taken) {
-            let why = "stands for another key";
-            return Err(Error::invalid("api_key.client_certificates", Rule::Duplicate, why));
-        }
-        Ok(())
     }
 
     fn named(&self, id: &str) -> Result<crate::domain::TenantKey, Error> {
@@ -230,22 +233,35 @@ impl App {
 
 /// The end and the networks of a new key, within those of its maker.
 fn bounded(
-    maker: Option<&ApiKey>,
+    maker: &Principal,
     expires_at: Option<Timestamp>,
     networks: Vec<IpNet>,
 ) -> Result<(Option<Timestamp>, Vec<IpNet>), Error> {
-    let Some(maker) = maker else { return Ok((expires_at, networks)) };
-    if let (Some(wanted), Some(own)) = (expires_at, maker.expires_at)
+    let own_networks = maker.credential().map(|key| key.networks.as_slice()).unwrap_or_default();
+    if let (Some(wanted), Some(own)) = (expires_at, maker.ends_at())
         && wanted > own
     {
-        let why = "must not be later than that of the key that makes it";
+        let why = "must not be later than that of the key, or of the token, that makes it";
         return Err(Error::invalid("api_key.expire_time", Rule::OutOfRange, why));
     }
-    let outside = |net: &IpNet| !maker.networks.iter().any(|own| own.contains(net));
-    if !maker.networks.is_empty() && networks.iter().any(outside) {
+    let outside = |net: &IpNet| !own_networks.iter().any(|own| own.contains(net));
+    if !own_networks.is_empty() && networks.iter().any(outside) {
         let why = "must lie within those of the key that makes it";
         return Err(Error::invalid("api_key.allowed_networks", Rule::OutOfRange, why));
     }
-    let networks = if networks.is_empty() { maker.networks.clone() } else { networks };
-    Ok((expires_at.or(maker.expires_at), networks))
+    let networks = if networks.is_empty() { own_networks.to_vec() } else { networks };
+    Ok((expires_at.or(maker.ends_at()), networks))
+}
+
+/// The pace of a new key, within that of its maker.
+fn paced(maker: Option<&ApiKey>, wanted: Option<RateLimit>) -> Result<Option<RateLimit>, Error> {
+    let Some(own) = maker.and_then(|key| key.call_rate).filter(|own| !own.disabled) else {
+        return Ok(wanted);
+    };
+    let faster = |it: &RateLimit| it.disabled || it.per_second > own.per_second || it.burst > own.burst;
+    if wanted.as_ref().is_some_and(faster) {
+        let why = "must not be more than that of the key that makes it";
+        return Err(Error::invalid("api_key.rate_limit", Rule::OutOfRange, why));
+    }
+    Ok(wanted.or(Some(own)))
 }

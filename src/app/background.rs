@@ -58,11 +58,20 @@ impl App {
                 let next = self.sweeps.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 match next {
                     Some(key) => self.sweep_one(key).await,
-                    None => self.new_sweep.notified().await,
+                    None => {
+                        self.new_sweep.notified().await;
+                        self.sweep_or_warn().await;
+                    }
                 }
             }
         };
         shutdown.run_until_cancelled(work).await;
+    }
+
+    async fn sweep_or_warn(&self) {
+        if let Err(error) = self.sweep_tenants().await {
+            tracing::warn!(%error, "endpoints of a deleted tenant cannot be deleted yet");
+        }
     }
 
     async fn sweep_one(&self, key: EndpointKey) {
@@ -93,6 +102,7 @@ impl App {
                     operations: now.minus(retention.operations),
                     audit: now.minus(retention.audit),
                 };
+                self.sweep_or_warn().await;
                 if let Err(error) = self.note_uses().await {
                     tracing::warn!(%error, "the last uses of keys cannot be noted yet");
                 }

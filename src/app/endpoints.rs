@@ -55,6 +55,7 @@ impl App {
         match self.store.create_endpoint(endpoint).await? {
             Created::Done(endpoint) => Ok(self.view(endpoint).await),
             Created::IdTaken => Err(Error::IdTaken { kind: Kind::Endpoint, id: id.to_string() }),
+            Created::NoTenant => Err(Error::CredentialInvalid),
             Created::Quota(limit) => Err(Error::Quota { quota: "endpoints", limit }),
         }
     }

@@ -71,7 +71,7 @@ impl App {
         if atomic && let Some(refused) = answers.iter().find_map(|answer| answer.as_ref().err()) {
             let key = match refused {
                 Refused::Conflict(event) => self.store.event(*event).await?.map(|it| it.idempotency_key),
-                Refused::Quota { .. } => None,
+                Refused::Quota { .. } | Refused::NoTenant => None,
             };
             return Err(refusal(*refused, key.unwrap_or_default()));
         }
@@ -198,6 +198,7 @@ fn refusal(refused: Refused, key: String) -> Error {
     match refused {
         Refused::Conflict(event) => Error::IdempotencyConflict { key, event },
         Refused::Quota { quota, limit } => Error::Quota { quota, limit },
+        Refused::NoTenant => Error::CredentialInvalid,
     }
 }
 

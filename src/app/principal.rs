@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, Forbidden, Kind};
 use crate::{
+    clock::Clock,
     domain::{ApiKey, ApiKeyId, Scope, Tenant, TenantKey, Timestamp, TokenHash, Uid},
     store::Credential,
 };
@@ -31,7 +32,18 @@ pub struct Principal {
     tenant: Arc<Tenant>,
     credential: Option<Arc<Credential>>,
     chosen: bool,
-    ends_at: Option<Timestamp>,
+    ends: Ends,
+}
+
+/// When what a principal opened ends.
+#[derive(Clone, Debug)]
+struct Ends {
+    at: Option<Timestamp>,
+    /// By its token, if it has one: the one before has a signal of its own.
+    told: CancellationToken,
+    /// By the token that the key has now, or by a certificate.
+    by_current: bool,
+    clock: Clock,
 }
 
 impl Principal {
@@ -84,9 +96,24 @@ impl Principal {
         self.credential.as_ref().map(|it| &it.key)
     }
 
-    /// When what it opened ends: at an instant, or once told.
-    pub fn ends(&self) -> Option<(Option<Timestamp>, CancellationToken)> {
-        self.credential.as_ref().map(|it| (self.ends_at, it.ended.clone()))
+    /// When it ends by itself.
+    pub(super) fn ends_at(&self) -> Option<Timestamp> {
+        self.ends.at
+    }
+
+    /// Cancelled when what it opened ends before its time. See [`Self::is_over`].
+    pub fn told(&self) -> &CancellationToken {
+        &self.ends.told
+    }
+
+    /// Whether it may act no more: its key was revoked or has ended, or its token was
+    /// replaced and its grace is over.
+    pub fn is_over(&self) -> bool {
+        let Some(credential) = &self.credential else { return false };
+        let now = self.ends.clock.now();
+        self.ends.told.is_cancelled()
+            || self.ends.at.is_some_and(|at| at <= now)
+            || self.ends.by_current && credential.is_replaced(now)
     }
 }
 
@@ -97,7 +124,7 @@ impl App {
         if !self.limits.keys_required && shown.token.is_none() {
             return self.anyone(shown.tenant);
         }
-        let (credential, ends_at) = self.credential(shown, now)?;
+        let (credential, ends) = self.credential(shown, now)?;
         let key = &credential.key;
         if !key.admits(shown.address) {
             return Err(Error::Forbidden { why: Forbidden::Network });
@@ -117,13 +144,15 @@ impl App {
             (None, wanted) => self.tenant_or_default(wanted)?,
         };
         credential.used(now);
-        Ok(Principal { tenant, credential: Some(credential), chosen: shown.tenant.is_some(), ends_at })
+        Ok(Principal { tenant, credential: Some(credential), chosen: shown.tenant.is_some(), ends })
     }
 
     /// Where no keys are asked for, everybody is an administrator.
     fn anyone(&self, wanted: Option<&str>) -> Result<Principal, Error> {
         let tenant = self.tenant_or_default(wanted)?;
-        Ok(Principal { tenant, credential: None, chosen: wanted.is_some(), ends_at: None })
+        let never = CancellationToken::new();
+        let ends = Ends { at: None, told: never, by_current: false, clock: self.clock.clone() };
+        Ok(Principal { tenant, credential: None, chosen: wanted.is_some(), ends })
     }
 
     fn tenant_or_default(&self, wanted: Option<&str>) -> Result<Arc<Tenant>, Error> {
@@ -132,23 +161,27 @@ impl App {
     }
 
     /// The key of what was shown, and when it ends.
-    fn credential(
-        &self,
-        shown: Shown<'_>,
-        now: Timestamp,
-    ) -> Result<(Arc<Credential>, Option<Timestamp>), Error> {
+    fn credential(&self, shown: Shown<'_>, now: Timestamp) -> Result<(Arc<Credential>, Ends), Error> {
         let directory = self.store.directory();
-        let Some(token) = shown.token else {
-            let found = shown.certificate.and_then(|it| directory.key_of_certificate(&it));
-            let found = found.ok_or(Error::CredentialMissing)?;
-            let ends_at = found.key.expires_at;
-            return if found.key.is_live(now) { Ok((found, ends_at)) } else { Err(Error::CredentialInvalid) };
+        let (found, grace_ends) = match shown.token {
+            None => {
+                let found = shown.certificate.and_then(|it| directory.key_of_certificate(&it));
+                (found.ok_or(Error::CredentialMissing)?, None)
+            }
+            Some(token) => {
+                let found =
+                    token_id(token).and_then(|id| directory.key(id)).ok_or(Error::CredentialInvalid)?;
+                let grace_ends = works(&found.key, &hash(token), now).ok_or(Error::CredentialInvalid)?;
+                (found, grace_ends)
+            }
         };
-        let known = token_id(token).and_then(|id| directory.key(id)).filter(|it| it.key.is_live(now));
-        let found = known.ok_or(Error::CredentialInvalid)?;
-        let grace_ends = works(&found.key, &hash(token), now).ok_or(Error::CredentialInvalid)?;
-        let ends_at = [grace_ends, found.key.expires_at].into_iter().flatten().min();
-        Ok((found, ends_at))
+        if !found.key.is_live(now) {
+            return Err(Error::CredentialInvalid);
+        }
+        let told = found.before.as_ref().filter(|_| grace_ends.is_some()).unwrap_or(&found.ended).clone();
+        let at = [grace_ends, found.key.expires_at].into_iter().flatten().min();
+        let ends = Ends { at, told, by_current: grace_ends.is_none(), clock: self.clock.clone() };
+        Ok((found, ends))
     }
 }
 

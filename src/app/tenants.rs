@@ -73,7 +73,10 @@ impl App {
         change: impl FnOnce(&mut Tenant) + Send + 'static,
     ) -> Result<TenantView, Error> {
         let key = self.find_tenant(id)?.key;
-        self.changed(self.store.edit_tenant(key, super::version(etag), self.now(), change).await?, id)
+        let changed = self.store.edit_tenant(key, super::version(etag), self.now(), change).await?;
+        // An engine at rest looks at what was changed when it is asked something.
+        self.engine.circuits(Vec::new()).await;
+        self.changed(changed, id)
     }
 
     /// Deletes a tenant; its endpoints and what waits for them go soon after.
@@ -83,7 +86,9 @@ impl App {
         }
         let key = self.find_tenant(id)?.key;
         self.changed(self.store.delete_tenant(key, super::version(etag), force, self.now()).await?, id)?;
-        self.sweep_tenants().await
+        // Left to the background: a caller whose time is over must not leave it half done.
+        self.new_sweep.notify_one();
+        Ok(())
     }
 
     /// Deletes the endpoints of deleted tenants, and has what waits for them

@@ -433,12 +433,13 @@ impl Dispatcher {
     /// is suspended, all of its endpoints are as if paused.
     fn as_its_tenant_stands(&self, endpoint: &Arc<Endpoint>) -> (Arc<Endpoint>, u32) {
         match self.store.directory().tenant(endpoint.tenant) {
-            Some(tenant) if tenant.suspended && endpoint.state == EndpointState::Active => {
+            Some(tenant) if !tenant.suspended => (Arc::clone(endpoint), tenant.weight),
+            // One that is gone takes its endpoints along soon.
+            Some(_) | None if endpoint.state == EndpointState::Active => {
                 let held = Endpoint { state: EndpointState::Paused, ..(**endpoint).clone() };
-                (Arc::new(held), tenant.weight)
+                (Arc::new(held), Tenant::WEIGHT)
             }
-            Some(tenant) => (Arc::clone(endpoint), tenant.weight),
-            None => (Arc::clone(endpoint), Tenant::WEIGHT),
+            Some(_) | None => (Arc::clone(endpoint), Tenant::WEIGHT),
         }
     }
 

@@ -5,13 +5,12 @@
 //! the method in `proto/`, so a new method is closed until it names one. What a key
 //! opened ends with the key.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, header};
 use prost_reflect::{DescriptorError, DescriptorPool, MethodDescriptor};
 use prost_types::method_options::IdempotencyLevel;
 use rustc_hash::FxHashMap;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 
 use super::{
@@ -99,13 +98,6 @@ impl Access {
         let verdict = verdict.map_err(|error| Box::new(caller(request).refuse(error)));
         request.extensions_mut().insert(principal.clone());
         Admission { verdict, record, principal: Some(principal) }
-    }
-
-    /// When a stream that a principal opens ends: at the latest after this time, and
-    /// once told.
-    pub fn ends(&self, principal: &Principal) -> Option<(Option<Duration>, CancellationToken)> {
-        let (at, told) = principal.ends()?;
-        Some((at.map(|at| at.since(self.app.now()).to_std()), told))
     }
 
     /// Enters a call in the audit log; what it is told if that is not possible.

@@ -50,12 +50,12 @@ pub(super) fn guard(
     if let Some(record) = record {
         return entered(answer, Arc::clone(access), record);
     }
-    match principal.filter(|_| streams).and_then(|principal| access.ends(&principal)) {
-        Some((time, told)) => {
+    match principal.filter(|_| streams) {
+        Some(principal) => {
             let over = Caller::named(id.as_ref()).refuse(Error::CredentialInvalid);
-            Box::pin(
-                async move { Ok(answer.await?.map(|body| Body::new(Until::new(body, told, time, over)))) },
-            )
+            let told = principal.told().clone();
+            let until = |body| Body::new(Until::new(body, told, move || principal.is_over(), over));
+            Box::pin(async move { Ok(answer.await?.map(until)) })
         }
         None => answer,
     }

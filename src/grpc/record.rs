@@ -61,7 +61,12 @@ impl Record {
     pub fn entry(self, at: Timestamp, code: Code) -> AuditEntry {
         let (asked, answered) =
             std::mem::take(&mut *self.subject.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let resource = id_in(self.method.input(), &asked).or_else(|| id_in(self.method.output(), &answered));
+        // What was made is told by the answer: an id that a caller writes into a message
+        // that describes a thing is not taken.
+        let resource = id_of(self.method.input(), &asked)
+            .or_else(|| id_of(self.method.output(), &answered))
+            .or_else(|| id_within(self.method.output(), &answered))
+            .or_else(|| id_within(self.method.input(), &asked));
         let mut resource = resource.unwrap_or_default();
         resource.truncate(resource.floor_char_boundary(RESOURCE_MAX));
         AuditEntry {
@@ -78,22 +83,26 @@ impl Record {
     }
 }
 
-/// The id that a message names: its own `id`, one of another name, or that of a
-/// message in it.
-fn id_in(descriptor: MessageDescriptor, bytes: &[u8]) -> Option<String> {
+/// The id that a message names: its own `id`, or one of another name.
+fn id_of(descriptor: MessageDescriptor, bytes: &[u8]) -> Option<String> {
     let message = DynamicMessage::decode(descriptor, bytes).ok()?;
-    let text = |message: &DynamicMessage, name: &str| {
-        let value = message.get_field_by_name(name)?;
-        value.as_str().filter(|id| !id.is_empty()).map(str::to_owned)
-    };
     let fields: Vec<_> = message.descriptor().fields().collect();
     let other =
         || fields.iter().filter(|it| it.name().ends_with("_id")).find_map(|it| text(&message, it.name()));
-    let inner = || {
-        let singles = fields.iter().filter(|it| !it.is_list() && !it.is_map() && message.has_field(it));
-        singles.filter_map(|it| text(message.get_field(it).as_message()?, "id")).next()
-    };
-    text(&message, "id").or_else(other).or_else(inner)
+    text(&message, "id").or_else(other)
+}
+
+/// The id of a message in a message.
+fn id_within(descriptor: MessageDescriptor, bytes: &[u8]) -> Option<String> {
+    let message = DynamicMessage::decode(descriptor, bytes).ok()?;
+    let descriptor = message.descriptor();
+    let singles = descriptor.fields().filter(|it| !it.is_list() && !it.is_map());
+    singles.filter(|it| message.has_field(it)).find_map(|it| text(message.get_field(&it).as_message()?, "id"))
+}
+
+fn text(message: &DynamicMessage, name: &str) -> Option<String> {
+    let value = message.get_field_by_name(name)?;
+    value.as_str().filter(|id| !id.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -103,23 +112,36 @@ mod tests {
     use super::*;
     use crate::grpc::pb;
 
-    fn found(name: &str, message: &impl Message) -> Option<String> {
+    fn descriptor(name: &str) -> MessageDescriptor {
         let pool = DescriptorPool::decode(pb::DESCRIPTORS).unwrap();
-        id_in(pool.get_message_by_name(&format!("hookwire.v1.{name}")).unwrap(), &message.encode_to_vec())
+        pool.get_message_by_name(&format!("hookwire.v1.{name}")).unwrap()
+    }
+
+    fn of(name: &str, message: &impl Message) -> Option<String> {
+        id_of(descriptor(name), &message.encode_to_vec())
+    }
+
+    fn within(name: &str, message: &impl Message) -> Option<String> {
+        id_within(descriptor(name), &message.encode_to_vec())
     }
 
     #[test]
     fn the_id_of_what_a_call_is_about_is_found() {
         let id = || "ep_1".to_owned();
         let delete = pb::DeleteEndpointRequest { id: id(), ..Default::default() };
-        assert_eq!(found("DeleteEndpointRequest", &delete), Some(id()));
+        assert_eq!(of("DeleteEndpointRequest", &delete), Some(id()));
         let endpoint = Some(pb::Endpoint { id: id(), ..Default::default() });
         let update = pb::UpdateEndpointRequest { endpoint: endpoint.clone(), ..Default::default() };
-        assert_eq!(found("UpdateEndpointRequest", &update), Some(id()));
+        assert_eq!(of("UpdateEndpointRequest", &update), None);
+        assert_eq!(within("UpdateEndpointRequest", &update), Some(id()));
         let chosen = pb::CreateEndpointRequest { endpoint_id: id(), ..Default::default() };
-        assert_eq!(found("CreateEndpointRequest", &chosen), Some(id()));
+        assert_eq!(of("CreateEndpointRequest", &chosen), Some(id()));
         let made = pb::CreateEndpointResponse { endpoint };
-        assert_eq!(found("CreateEndpointResponse", &made), Some(id()));
-        assert_eq!(found("PurgeDeadLettersRequest", &pb::PurgeDeadLettersRequest::default()), None);
+        assert_eq!(within("CreateEndpointResponse", &made), Some(id()));
+        let purge = pb::PurgeDeadLettersRequest::default();
+        assert_eq!(
+            (of("PurgeDeadLettersRequest", &purge), within("PurgeDeadLettersRequest", &purge)),
+            (None, None)
+        );
     }
 }

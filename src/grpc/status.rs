@@ -52,6 +52,8 @@ impl Caller {
     pub fn of_stream<T>(request: &Request<T>) -> Result<(Self, Principal), Status> {
         let caller = Self::called(request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()));
         match request.extensions().get::<Principal>() {
+            // The message may have come long after the call was let in.
+            Some(principal) if principal.is_over() => Err(caller.refuse(Error::CredentialInvalid)),
             Some(principal) => Ok((caller, principal.clone())),
             None => Err(caller.refuse(Error::Internal("a call came without a principal".into()))),
         }

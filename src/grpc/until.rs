@@ -13,25 +13,40 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
-/// The body of a stream's answer, which ends with a status of its own once told or
-/// when a time is over. What the stream is made of is dropped then.
+/// How often it is asked whether it is over, besides being told: well within the 5 s
+/// after which a key is of no use anywhere.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The body of a stream's answer, which ends with a status of its own once its
+/// principal is over. What the stream is made of is dropped then.
 pub(super) struct Until {
     inner: Option<Body>,
     told: Pin<Box<WaitForCancellationFutureOwned>>,
-    time: Option<Pin<Box<Sleep>>>,
+    look: Pin<Box<Sleep>>,
+    is_over: Box<dyn Fn() -> bool + Send>,
     status: Status,
 }
 
 impl Until {
-    /// A body that ends with `status` once `told`, or after `time`.
-    pub fn new(inner: Body, told: CancellationToken, time: Option<Duration>, status: Status) -> Self {
-        let time = time.map(|time| Box::pin(sleep(time)));
-        Self { inner: Some(inner), told: Box::pin(told.cancelled_owned()), time, status }
+    /// A body that ends with `status` once `told`, or when it `is_over`.
+    pub fn new(
+        inner: Body,
+        told: CancellationToken,
+        is_over: impl Fn() -> bool + Send + 'static,
+        status: Status,
+    ) -> Self {
+        let (told, look) = (Box::pin(told.cancelled_owned()), Box::pin(sleep(LOOK_EVERY)));
+        Self { inner: Some(inner), told, look, is_over: Box::new(is_over), status }
     }
 
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
-        let timed_out = self.time.as_mut().is_some_and(|time| time.as_mut().poll(context).is_ready());
-        timed_out || self.told.as_mut().poll(context).is_ready()
+        while self.look.as_mut().poll(context).is_ready() {
+            if (self.is_over)() {
+                return true;
+            }
+            self.look.as_mut().set(sleep(LOOK_EVERY));
+        }
+        self.told.as_mut().poll(context).is_ready()
     }
 }
 
@@ -67,6 +82,11 @@ impl HttpBody for Until {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
@@ -76,9 +96,10 @@ mod tests {
         Body::new(StreamBody::new(futures_util::StreamExt::chain(frames, futures_util::stream::pending())))
     }
 
-    async fn ends(told: CancellationToken, time: Option<Duration>) {
-        let status = Status::unauthenticated("over");
-        let mut body = Until::new(endless(), told.clone(), time, status);
+    #[tokio::test]
+    async fn a_stream_ends_once_told() {
+        let told = CancellationToken::new();
+        let mut body = Until::new(endless(), told.clone(), || false, Status::unauthenticated("over"));
         assert!(body.frame().await.unwrap().unwrap().is_data());
         told.cancel();
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
@@ -86,17 +107,15 @@ mod tests {
         assert!(body.frame().await.is_none() && body.is_end_stream());
     }
 
-    #[tokio::test]
-    async fn a_stream_ends_once_told() {
-        ends(CancellationToken::new(), None).await;
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn a_stream_ends_when_its_time_is_over() {
+    async fn a_stream_ends_soon_after_it_is_over() {
+        let looks = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&looks);
+        let is_over = move || count.fetch_add(1, Ordering::Relaxed) == 2;
         let never = CancellationToken::new();
-        let time = Some(Duration::from_secs(60));
-        let mut body = Until::new(endless(), never, time, Status::unauthenticated("over"));
+        let mut body = Until::new(endless(), never, is_over, Status::unauthenticated("over"));
         assert!(body.frame().await.unwrap().unwrap().is_data());
         assert!(body.frame().await.unwrap().unwrap().is_trailers());
+        assert_eq!(looks.load(Ordering::Relaxed), 3, "it is looked at again and again");
     }
 }

@@ -80,7 +80,9 @@ impl<T> Share<T> {
     }
 
     fn change(&mut self, tenant: TenantKey, work: impl FnOnce(&mut Member<T>)) {
-        let fresh = || Member { waiting: VecDeque::new(), weight: 1, in_flight: 0, last: 0 };
+        // As if just served: who comes anew, or came and went, waits behind the others.
+        let last = self.served;
+        let fresh = || Member { waiting: VecDeque::new(), weight: 1, in_flight: 0, last };
         let member = self.tenants.entry(tenant).or_insert_with(fresh);
         self.order.remove(&(member.load(), member.last, tenant));
         work(member);
@@ -148,6 +150,21 @@ mod tests {
             share.push(next, 10, next);
         }
         assert_eq!(got, 50);
+    }
+
+    #[test]
+    fn with_one_slot_for_all_each_has_its_turn() {
+        let (mut share, mut order) = (Share::default(), Vec::new());
+        share.push(ONE, 10, ONE);
+        share.push(TWO, 10, TWO);
+        for _ in 0..6 {
+            let next = share.pop().unwrap();
+            share.begin(next);
+            order.push(next.0);
+            share.end(next);
+            share.push(next, 10, next);
+        }
+        assert_eq!(order, [1, 2, 1, 2, 1, 2]);
     }
 
     #[test]

@@ -13,7 +13,9 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read or written.
-    #[error("cannot use {path} for an administrator's key: {source}")]
+    #[error(
+        "cannot use {path} for an administrator's key: an existing file is read, and only a new one is written"
+    )]
     File {
         /// The file.
         path: String,
@@ -43,7 +45,6 @@ pub(super) async fn admit(app: &App, file: Option<&Path>) -> Result<Option<Strin
     if let Some(path) = file {
         let (id, hash) = read(path)?;
         app.admit_administrator(id, hash).await.map_err(Error::Store)?;
-        return Ok(None);
     }
     let first = app.first_administrator().await.map_err(Error::Store)?;
     if first.is_none() && !app.has_administrator() {

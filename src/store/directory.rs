@@ -34,10 +34,15 @@ struct Entries {
 pub struct Credential {
     /// The key.
     pub key: ApiKey,
-    /// Cancelled once what was opened with this key is to end: it was revoked, given
-    /// a new token without grace, or its tenant was suspended or deleted.
+    /// Cancelled once what was opened with this token is to end: the key was revoked,
+    /// given a new token without grace, or its tenant was suspended or deleted.
     pub ended: CancellationToken,
+    /// The same of the token before, while that is in its grace.
+    pub before: Option<CancellationToken>,
+    /// When this token is of no use any more: it was replaced, with a grace.
+    until: AtomicI64,
     used_at: AtomicI64,
+    noted_at: AtomicI64,
 }
 
 impl Credential {
@@ -47,6 +52,26 @@ impl Credential {
         if last.plus(USE_NOTED_EVERY) <= now {
             self.used_at.store(now.0, Ordering::Relaxed);
         }
+    }
+
+    /// Whether its token was replaced and its grace is over.
+    pub fn is_replaced(&self, now: Timestamp) -> bool {
+        self.until.load(Ordering::Relaxed) <= now.0
+    }
+
+    /// The last use, if that was not noted yet; call [`Self::noted`] once it is.
+    pub fn unnoted(&self) -> Option<Timestamp> {
+        self.used_at().filter(|at| at.0 > self.noted_at.load(Ordering::Relaxed))
+    }
+
+    /// The last use up to an instant is noted.
+    pub fn noted(&self, at: Timestamp) {
+        self.noted_at.store(at.0, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.ended.cancel();
+        self.before.iter().for_each(CancellationToken::cancel);
     }
 
     /// The last use.
@@ -143,7 +168,7 @@ impl Entries {
             self.keys.values().filter(|it| it.key.tenant == Some(key)).map(|it| it.key.id).collect();
         for id in of_it {
             if let Some(old) = self.remove_key(id) {
-                old.ended.cancel();
+                old.end();
             }
         }
         self.usage.remove(&key);
@@ -159,34 +184,39 @@ impl Entries {
     }
 
     /// Puts a key in the place of what it was; `end` ends what was opened with that,
-    /// as does a change that takes its token away.
+    /// as does a change that takes its token away. A token that was replaced with a
+    /// grace is good until that is over, or until the next takes its place.
     fn put_key(&mut self, key: ApiKey, end: bool) {
         let old = self.remove_key(key.id);
-        let works_on = |old: &ApiKey| {
-            let known = |hash| key.hash == hash || key.previous.is_some_and(|(it, _)| it == hash);
-            key.revoked_at.is_none() && known(old.hash) && key.expires_at == old.expires_at
-        };
-        let goes_on = !end && old.as_ref().is_some_and(|old| works_on(&old.key));
-        let ended = match &old {
-            Some(old) if goes_on => old.ended.clone(),
-            Some(old) => {
-                old.ended.cancel();
-                CancellationToken::new()
+        let (mut ended, mut before) = (CancellationToken::new(), None);
+        if let Some(old) = &old {
+            let grace = key.previous.filter(|(hash, _)| *hash == old.key.hash);
+            if key.revoked_at.is_none() && !end && key.hash == old.key.hash {
+                (ended, before) = (old.ended.clone(), old.before.clone());
+            } else if let (Some((_, ends)), None, false) = (grace, key.revoked_at, end) {
+                old.until.store(ends.0, Ordering::Relaxed);
+                old.before.iter().for_each(CancellationToken::cancel);
+                before = Some(old.ended.clone());
+            } else {
+                old.end();
             }
-            None => CancellationToken::new(),
-        };
+        }
         for certificate in &key.certificates {
             self.by_certificate.insert(*certificate, key.id);
         }
         let used_at = old.and_then(|old| old.used_at()).max(key.last_used_at);
-        let used_at = AtomicI64::new(used_at.map_or(i64::MIN, |at| at.0));
-        self.keys.insert(key.id, Arc::new(Credential { key, ended, used_at }));
+        let time = |at: Option<Timestamp>| AtomicI64::new(at.map_or(i64::MIN, |at| at.0));
+        let (used_at, noted_at) = (time(used_at), time(key.last_used_at));
+        let until = AtomicI64::new(i64::MAX);
+        self.keys.insert(key.id, Arc::new(Credential { key, ended, before, until, used_at, noted_at }));
     }
 
     fn remove_key(&mut self, id: ApiKeyId) -> Option<Arc<Credential>> {
         let old = self.keys.remove(&id)?;
         for certificate in &old.key.certificates {
-            self.by_certificate.remove(certificate);
+            if self.by_certificate.get(certificate) == Some(&id) {
+                self.by_certificate.remove(certificate);
+            }
         }
         Some(old)
     }

@@ -56,6 +56,8 @@ pub enum Created {
     IdTaken,
     /// The tenant has as many as it may, this many.
     Quota(u64),
+    /// The tenant is gone.
+    NoTenant,
 }
 
 /// What became of a change.
@@ -73,7 +75,8 @@ pub enum Edited<E> {
 
 /// Makes an endpoint; its key is given here.
 pub(super) fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created, Error> {
-    let limit = tx.tenant(endpoint.tenant).map_or(0, |tenant| tenant.quota.endpoints);
+    let Some(tenant) = tx.tenant(endpoint.tenant) else { return Ok(Created::NoTenant) };
+    let limit = tenant.quota.endpoints;
     if limit > 0 && tx.endpoints_of(endpoint.tenant) >= limit {
         return Ok(Created::Quota(limit));
     }

@@ -322,15 +322,22 @@ impl Store {
     }
 
     /// Changes a key by what `change` makes of it as it is now (nothing: there is
-    /// none), or leaves it if that is nothing.
+    /// none), or leaves it if that is nothing. Nothing is answered, and nothing is
+    /// changed, if a certificate of it stands for another key.
     pub async fn edit_key<T: Send + 'static>(
         &self,
         id: ApiKeyId,
         change: impl FnOnce(Option<&ApiKey>) -> (Option<ApiKey>, T) + Send + 'static,
-    ) -> Result<T, Error> {
+    ) -> Result<Option<T>, Error> {
         self.call(move |tx| {
             let (next, told) = change(tx.key(id).as_ref());
-            next.map_or(Ok(()), |next| api_keys::put(tx, next)).map(|()| told)
+            if let Some(next) = next {
+                if next.certificates.iter().any(|it| tx.stands_for_another(it, id)) {
+                    return Ok(None);
+                }
+                api_keys::put(tx, next)?;
+            }
+            Ok(Some(told))
         })
         .await
     }

@@ -1,7 +1,8 @@
 //! Opening the store: one process, one file, a SQLite that can be trusted.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -185,7 +186,8 @@ fn reading(file: &Path) -> SqliteConnectOptions {
 
 fn lock(directory: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
-    std::fs::create_dir_all(directory).map_err(failed)?;
+    // For its owner only: payloads stand there in the open.
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     let path = directory.join("hookwire.lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
     match file.try_lock() {

@@ -80,6 +80,8 @@ pub struct Published {
 pub enum Refused {
     /// Its key was used before for other content, by this event.
     Conflict(EventId),
+    /// Its tenant is gone.
+    NoTenant,
     /// Its tenant would have more of something than it may.
     Quota {
         /// Of what.
@@ -140,7 +142,13 @@ impl Tx<'_> {
             for (event, hash) in publish.events.iter().zip(hashes) {
                 known.push(self.known(event, *hash, publish.at, &in_batch)?);
             }
-            let quota = self.quota_of(publish);
+            let quota = match self.quota_of(publish) {
+                Ok(quota) => quota,
+                Err(refused) => {
+                    answers.push(vec![Err(refused); if publish.atomic { 1 } else { publish.events.len() }]);
+                    continue;
+                }
+            };
             if publish.atomic {
                 let conflict = known.iter().find_map(|it| it.as_ref().and_then(|it| it.as_ref().err()));
                 let new = publish.events.iter().zip(&known).filter(|(_, known)| known.is_none());
@@ -189,9 +197,9 @@ impl Tx<'_> {
     }
 
     /// What the tenant of a publish may use; all of its events have the same.
-    fn quota_of(&self, publish: &Publish) -> Quota {
-        let tenant = publish.events.first().and_then(|event| self.tenant(event.tenant));
-        tenant.map(|tenant| tenant.quota).unwrap_or_default()
+    fn quota_of(&self, publish: &Publish) -> Result<Quota, Refused> {
+        let Some(event) = publish.events.first() else { return Ok(Quota::default()) };
+        self.tenant(event.tenant).map(|tenant| tenant.quota).ok_or(Refused::NoTenant)
     }
 
     /// What of a quota some new events of one tenant would be over.

@@ -43,7 +43,7 @@ impl House {
     async fn endpoint(&self, id: &str) -> Arc<Endpoint> {
         match self.store.create_endpoint(endpoint(id)).await.unwrap() {
             Created::Done(endpoint) => endpoint,
-            Created::IdTaken | Created::Quota(_) => panic!("{id} was not made"),
+            Created::IdTaken | Created::Quota(_) | Created::NoTenant => panic!("{id} was not made"),
         }
     }
 

@@ -221,6 +221,15 @@ impl<'c> Tx<'c> {
         known.filter(|key| key.tenant.is_none_or(|tenant| self.tenant(tenant).is_some()))
     }
 
+    /// Whether a certificate stands for another key than this.
+    pub(super) fn stands_for_another(&self, certificate: &[u8; 32], id: ApiKeyId) -> bool {
+        let entered = self.entries.iter().any(|entry| match entry {
+            Entry::Key(key) => key.id != id && key.certificates.contains(certificate),
+            Entry::Tenant(_) | Entry::NoTenant(_) | Entry::Usage(..) => false,
+        });
+        entered || self.directory.key_of_certificate(certificate).is_some_and(|it| it.key.id != id)
+    }
+
     /// Notes a change of the directory.
     pub(super) fn enter(&mut self, entry: Entry) {
         self.entries.push(entry);

@@ -4,7 +4,6 @@ use std::{process::Command, time::Duration};
 
 use hookwire::grpc::pb::{self, DeliveryStatus};
 use http::Method;
-use prost_types::FieldMask;
 use tonic::{Code, Status};
 
 use crate::support::{
@@ -89,12 +88,16 @@ async fn a_rotated_key_works_on_for_its_grace_only() {
         let list = pb::ListEndpointsRequest::default();
         code(admin.with_token(token).endpoints.clone().list_endpoints(list).await) == Code::Ok
     };
+    let (mut watch, _) =
+        admin.with_token(&first).watch(pb::WatchDeliveriesRequest::default()).await.expect("a watch");
     let second = rotate(span(1500)).await;
     assert!(works(&second).await && works(&first).await, "both within the grace");
     eventually(SOON, "the first token has ended", async || {
         if works(&first).await { Err("it still works".to_owned()) } else { Ok(()) }
     })
     .await;
+    let ended = async { while let Ok(Some(_)) = watch.message().await {} };
+    tokio::time::timeout(REVOKED_WITHIN, ended).await.expect("what the first token opened has ended, too");
     let third = rotate(None).await;
     assert!(works(&third).await && !works(&second).await && !works(&first).await);
 }
@@ -265,8 +268,12 @@ async fn a_suspended_tenant_calls_nothing_and_gets_nothing_until_it_is_let_go_on
     let (mut watch, _) = holder.watch(pb::WatchDeliveriesRequest::default()).await.expect("a watch");
     let suspend = async |suspended| {
         let request = pb::UpdateTenantRequest {
-            tenant: Some(pb::Tenant { id: "acme".to_owned(), suspended, ..Default::default() }),
-            update_mask: Some(FieldMask { paths: vec!["suspended".to_owned()] }),
+            tenant: Some(pb::Tenant {
+                id: "acme".to_owned(),
+                suspended: Some(suspended),
+                ..Default::default()
+            }),
+            update_mask: None,
         };
         admin.tenants.clone().update_tenant(request).await.expect("UpdateTenant");
     };
@@ -402,6 +409,9 @@ async fn a_server_that_nobody_could_administer_does_not_start() {
         sentence[0].to_owned()
     };
     assert!(start(&[]).contains("every administrator's key was revoked or has expired"));
+    // The file that it was made by does not bring a revoked key back.
+    let file = data.parent().expect("a folder").join("administrator").display().to_string();
+    assert!(start(&["--admin-key-file", &file]).contains("every administrator's key was revoked"));
     let no_key_file = data.join("hookwire.lock").display().to_string();
     assert!(start(&["--admin-key-file", &no_key_file]).contains("is not an administrator's key file"));
     assert!(start(&["--admin-key-file", "/nowhere"]).contains("cannot use /nowhere"));

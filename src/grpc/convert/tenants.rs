@@ -88,7 +88,7 @@ pub fn out(view: TenantView) -> pb::Tenant {
     pb::Tenant {
         id: tenant.id.to_string(),
         name: tenant.name.clone(),
-        suspended: tenant.suspended,
+        suspended: Some(tenant.suspended),
         call_rate_limit: tenant.call_rate.map(rate_limit_out),
         max_endpoints: max_endpoints as i32,
         max_events_per_day: events_per_day.cast_signed(),
@@ -136,7 +136,7 @@ fn apply(checks: &mut Checks, tenant: &mut Tenant, given: pb::Tenant, paths: &[&
         checks.check(fits, "name", Rule::TooLong, "must have at most 128 characters");
         tenant.name = name;
     }
-    tenant.suspended = suspended;
+    tenant.suspended = suspended.unwrap_or_default();
     if named("call_rate_limit") {
         tenant.call_rate =
             call_rate_limit.map(|limit| policies::rate_limit(checks, "call_rate_limit", Some(limit)));
@@ -162,7 +162,7 @@ fn apply(checks: &mut Checks, tenant: &mut Tenant, given: pb::Tenant, paths: &[&
 fn set_fields(given: &pb::Tenant) -> Vec<&'static str> {
     let set = |field: &&str| match *field {
         "name" => !given.name.is_empty(),
-        "suspended" => given.suspended,
+        "suspended" => given.suspended.is_some(),
         "call_rate_limit" => given.call_rate_limit.is_some(),
         "max_endpoints" => given.max_endpoints != 0,
         "max_events_per_day" => given.max_events_per_day != 0,
