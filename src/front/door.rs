@@ -148,8 +148,9 @@ impl http_body::Body for Watched {
 #[cfg(test)]
 mod tests {
     use std::{
+        cell::RefCell,
         io,
-        sync::{Arc, Mutex},
+        sync::{Arc, Mutex, Once},
     };
 
     use axum::{Router, routing::get};
@@ -159,6 +160,9 @@ mod tests {
     use serde_json::Value;
     use tower::ServiceExt as _;
     use tracing::Level;
+    use tracing_subscriber::{
+        filter::dynamic_filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    };
 
     use super::*;
     use crate::peer::Peer;
@@ -187,11 +191,37 @@ mod tests {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
+    thread_local! {
+        /// What the test of this thread listens to.
+        static HEARD: RefCell<Option<(Level, Log)>> = const { RefCell::new(None) };
+    }
+
+    /// Ends the listening.
+    struct Listening;
+
+    impl Drop for Listening {
+        fn drop(&mut self) {
+            HEARD.set(None);
+        }
+    }
+
     impl Log {
-        fn listen(&self, level: Level) -> tracing::subscriber::DefaultGuard {
-            let log = self.clone();
-            let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(level);
-            tracing::subscriber::set_default(subscriber.with_writer(move || log.clone()).finish())
+        /// Keeps what is said on this thread. There is one subscriber for all tests: of
+        /// several that come and go at once, each could have a place in the code
+        /// remembered as of interest to nobody, for all of them.
+        fn listen(&self, level: Level) -> Listening {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                let wanted =
+                    |level: &Level| HEARD.with_borrow(|it| it.as_ref().is_some_and(|it| *level <= it.0));
+                let filter = dynamic_filter_fn(move |metadata, _| wanted(metadata.level()));
+                let writer =
+                    || HEARD.with_borrow(|it| it.as_ref().map(|it| it.1.clone()).unwrap_or_default());
+                let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer);
+                tracing_subscriber::registry().with(lines).with(filter).init();
+            });
+            HEARD.set(Some((level, self.clone())));
+            Listening
         }
 
         /// What the house said, of the given level.
