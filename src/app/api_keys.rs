@@ -54,14 +54,12 @@ impl App {
         asked: NewApiKey,
     ) -> Result<(ApiKeyView, String), Error> {
         let now = self.now();
-        if let Some(scope) = maker.lacks(&asked.scopes) {
-            return Err(Error::ScopeMissing { scope: scope.to_string() });
-        }
+        maker.may_grant(&asked.scopes)?;
         let tenant = match asked.tenant.as_str() {
             "" => Some(maker.tenant()),
             "*" if maker.is_administrator() => None,
             id if *id == **maker.tenant_id() => Some(maker.tenant()),
-            id if maker.is_administrator() => Some(self.named(id)?),
+            id if maker.is_administrator() => Some(self.find_tenant(id)?.key),
             id => return Err(Error::not_found(Kind::Tenant, id)),
         };
         let (expires_at, networks) = bounded(maker, asked.expires_at, asked.networks)?;
@@ -107,10 +105,8 @@ impl App {
         let keep = |key: &ApiKey| principal.sees(key) && (ended_too || key.is_live(now));
         let mut found = self.store.directory().keys(keep);
         found.retain(|it| cut.page.follows(Pos(it.key.number)));
-        let more = found.len() > cut.page.size as usize;
-        found.truncate(cut.page.size as usize);
-        let next = found.last().filter(|_| more).map(|last| Pos(last.key.number));
-        Ok((found.iter().map(|it| self.key_view(it)).collect(), cut.next(next)))
+        let (found, next) = cut.first(found, |it| Pos(it.key.number));
+        Ok((found.iter().map(|it| self.key_view(it)).collect(), next))
     }
 
     /// Gives a key a new token, told this once; the one before works on for `grace`.
@@ -122,9 +118,7 @@ impl App {
         grace: Micros,
     ) -> Result<(ApiKeyView, String), Error> {
         let known = self.find_key(principal, id)?;
-        if let Some(scope) = principal.lacks(&known.key.scopes) {
-            return Err(Error::ScopeMissing { scope: scope.to_string() });
-        }
+        principal.may_grant(&known.key.scopes)?;
         let (expires_at, networks) = (known.key.expires_at, known.key.networks.clone());
         if bounded(principal, expires_at, networks.clone())? != (expires_at, networks) {
             let why = "is of a key that ends later, or works from more networks, than the one that calls";
@@ -212,11 +206,6 @@ impl App {
     fn find_key(&self, principal: &Principal, id: ApiKeyId) -> Result<Arc<Credential>, Error> {
         let found = self.store.directory().key(id).filter(|it| principal.sees(&it.key));
         found.ok_or_else(|| Error::not_found(Kind::ApiKey, id.to_string()))
-    }
-
-    fn named(&self, id: &str) -> Result<crate::domain::TenantKey, Error> {
-        let found = self.store.directory().tenant_named(id);
-        found.map(|tenant| tenant.key).ok_or_else(|| Error::not_found(Kind::Tenant, id))
     }
 
     fn key_view(&self, credential: &Arc<Credential>) -> ApiKeyView {

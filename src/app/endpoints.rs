@@ -80,12 +80,10 @@ impl App {
         if cut.page.order == Order::NewestFirst {
             found.reverse();
         }
-        let more = found.len() > cut.page.size as usize;
-        found.truncate(cut.page.size as usize);
-        let next = found.last().filter(|_| more).map(|last| key(last));
+        let (found, next) = cut.first(found, |it| key(it));
         let circuits = self.engine.circuits(found.iter().map(|it| it.key).collect()).await;
         let views = found.into_iter().zip(circuits);
-        Ok((views.map(|(endpoint, circuit)| EndpointView { endpoint, circuit }).collect(), cut.next(next)))
+        Ok((views.map(|(endpoint, circuit)| EndpointView { endpoint, circuit }).collect(), next))
     }
 
     /// Changes an endpoint by what `change` makes of it; empty `etag`: whatever its

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, Forbidden, Kind};
+use super::{App, Error, Forbidden};
 use crate::{
     clock::Clock,
     domain::{ApiKey, ApiKeyId, Scope, Tenant, TenantKey, Timestamp, TokenHash, Uid},
@@ -80,10 +80,16 @@ impl Principal {
         }
     }
 
-    /// What of some scopes it may not grant.
-    pub(super) fn lacks<'s>(&self, scopes: &'s [Scope]) -> Option<&'s Scope> {
-        let key = &self.credential.as_ref()?.key;
-        scopes.iter().find(|wanted| !key.scopes.iter().any(|own| own.allows(wanted.as_str())))
+    /// Checks that it may grant some scopes: those that it has.
+    pub(super) fn may_grant(&self, scopes: &[Scope]) -> Result<(), Error> {
+        let Some(key) = self.credential() else { return Ok(()) };
+        let lacking = scopes.iter().find(|wanted| !key.scopes.iter().any(|own| own.allows(wanted.as_str())));
+        lacking.map_or(Ok(()), |scope| Err(Error::ScopeMissing { scope: scope.to_string() }))
+    }
+
+    /// Whether it sees a tenant: its own, or as an administrator any.
+    pub(super) fn sees_tenant(&self, key: TenantKey) -> bool {
+        key == self.tenant.key || self.is_administrator()
     }
 
     /// Token bucket over the calls of its tenant; administrators are not counted.
@@ -156,8 +162,7 @@ impl App {
     }
 
     fn tenant_or_default(&self, wanted: Option<&str>) -> Result<Arc<Tenant>, Error> {
-        let id = wanted.unwrap_or(Tenant::DEFAULT_ID);
-        self.store.directory().tenant_named(id).ok_or_else(|| Error::not_found(Kind::Tenant, id))
+        self.find_tenant(wanted.unwrap_or(Tenant::DEFAULT_ID))
     }
 
     /// The key of what was shown, and when it ends.

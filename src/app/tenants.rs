@@ -37,7 +37,7 @@ impl App {
     pub fn tenant(&self, principal: &Principal, id: &str) -> Result<TenantView, Error> {
         let id = if id == SELF { &**principal.tenant_id() } else { id };
         let found = self.find_tenant(id)?;
-        if found.key == principal.tenant() || principal.is_administrator() {
+        if principal.sees_tenant(found.key) {
             Ok(self.tenant_view(found))
         } else {
             Err(Error::not_found(Kind::Tenant, id))
@@ -54,15 +54,12 @@ impl App {
         let cut = self.cut(principal.tenant(), List::Tenants, query)?;
         let number = |it: &Tenant| Pos(it.key.0.cast_unsigned());
         let mut found = self.store.directory().tenants();
-        let seen = |it: &Tenant| it.key == principal.tenant() || principal.is_administrator();
-        found.retain(|it| seen(it) && cut.page.follows(number(it)));
+        found.retain(|it| principal.sees_tenant(it.key) && cut.page.follows(number(it)));
         if cut.page.order == Order::NewestFirst {
             found.reverse();
         }
-        let more = found.len() > cut.page.size as usize;
-        found.truncate(cut.page.size as usize);
-        let next = found.last().filter(|_| more).map(|last| number(last));
-        Ok((found.into_iter().map(|tenant| self.tenant_view(tenant)).collect(), cut.next(next)))
+        let (found, next) = cut.first(found, |it| number(it));
+        Ok((found.into_iter().map(|tenant| self.tenant_view(tenant)).collect(), next))
     }
 
     /// Changes a tenant by what `change` makes of it.
@@ -103,7 +100,8 @@ impl App {
         }
     }
 
-    fn find_tenant(&self, id: &str) -> Result<Arc<Tenant>, Error> {
+    /// A tenant by its id.
+    pub(super) fn find_tenant(&self, id: &str) -> Result<Arc<Tenant>, Error> {
         self.store.directory().tenant_named(id).ok_or_else(|| Error::not_found(Kind::Tenant, id))
     }
 

@@ -77,6 +77,16 @@ impl App {
 }
 
 impl Cut {
+    /// The first items of what follows, as many as the page may have, and the token of
+    /// the next.
+    pub fn first<T>(&self, mut found: Vec<T>, pos: impl Fn(&T) -> Pos) -> (Vec<T>, String) {
+        let size = self.page.size as usize;
+        let more = found.len() > size;
+        found.truncate(size);
+        let next = found.last().filter(|_| more).map(pos);
+        (found, self.next(next))
+    }
+
     /// The token of the page after a position; empty if there is none.
     pub fn next(&self, pos: Option<Pos>) -> String {
         pos.map(|pos| Token { pos, ..self.token }.encode()).unwrap_or_default()

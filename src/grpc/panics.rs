@@ -15,7 +15,7 @@ use http::HeaderValue;
 use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body};
 
-use super::status::Caller;
+use super::status::{Caller, last_frame};
 use crate::app::Error;
 
 /// What a panic said, as its `panic!` had it.
@@ -50,10 +50,7 @@ impl http_body::Body for Caught {
         polled.unwrap_or_else(|panic| {
             self.body = Body::empty();
             let status = refuse(&*panic, &Caller::named(self.id.as_ref()));
-            let mut trailers = http::HeaderMap::new();
-            // Only a status whose details are no header cannot be added.
-            let added = status.add_header(&mut trailers);
-            Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
+            Poll::Ready(Some(last_frame(&status)))
         })
     }
 

@@ -6,7 +6,9 @@
 
 use std::{collections::HashMap, error::Error as _};
 
+use bytes::Bytes;
 use http::HeaderValue;
+use http_body::Frame;
 use prost::Message;
 use tonic::{
     Code, Request, Response, Status,
@@ -138,6 +140,12 @@ impl Caller {
             | Error::Unavailable { .. } => {}
         }
     }
+}
+
+/// What ends a stream with a status. Only one whose details are no header cannot be.
+pub(super) fn last_frame(status: &Status) -> Result<Frame<Bytes>, Status> {
+    let mut trailers = http::HeaderMap::new();
+    status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))
 }
 
 /// The error of one item of a batch or stream.

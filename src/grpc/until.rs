@@ -13,6 +13,8 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
+use super::status::last_frame;
+
 /// How often it is asked whether it is over, besides being told: well within the 5 s
 /// after which a key is of no use anywhere.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -63,11 +65,7 @@ impl HttpBody for Until {
         }
         if self.is_over(context) {
             self.inner = None;
-            let mut trailers = http::HeaderMap::new();
-            return Poll::Ready(Some(match self.status.add_header(&mut trailers) {
-                Ok(()) => Ok(Frame::trailers(trailers)),
-                Err(error) => Err(error),
-            }));
+            return Poll::Ready(Some(last_frame(&self.status)));
         }
         match &mut self.inner {
             Some(inner) => Pin::new(inner).poll_frame(context),

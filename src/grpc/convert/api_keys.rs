@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use prost_types::Duration;
 
-use super::{Checks, checks::Root, ids, out_time, policies, tenants, time};
+use super::{Checks, checks::Root, ids, out_time, policies, time};
 use crate::{
     app::{ApiKeyView, Error, KEY_GRACE_MAX, NewApiKey},
     domain::{AuditEntry, Micros, Rule, Scope, Timestamp},
@@ -77,7 +77,7 @@ pub fn out(view: ApiKeyView) -> pb::ApiKey {
         tenant_id: tenant.to_string(),
         scopes: key.scopes.iter().map(Scope::to_string).collect(),
         expire_time: key.expires_at.map(out_time),
-        rate_limit: key.call_rate.map(tenants::rate_limit_out),
+        rate_limit: key.call_rate.map(policies::rate_limit_out),
         allowed_networks: key.networks.iter().map(IpNet::to_string).collect(),
         revoked: key.revoked_at.is_some(),
         client_certificates: key.certificates.iter().map(hex::encode).collect(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{access, headers::HIDDEN, out_span, out_time};
+use super::{access, headers::HIDDEN, out_span, out_time, policies};
 use crate::{
     app::EndpointView,
     domain::{Content, Endpoint, EndpointState, Envelope, Scheme, Secret, Signature, Signing, Timestamp},
@@ -72,11 +72,7 @@ pub fn configuration(endpoint: &Endpoint) -> pb::Endpoint {
             ignore_retry_after: retry.ignore_retry_after,
             max_retry_after: Some(out_span(retry.max_retry_after)),
         }),
-        rate_limit: Some(pb::RateLimit {
-            requests_per_second: it.rate_limit.per_second,
-            burst: it.rate_limit.burst.cast_signed(),
-            disabled: it.rate_limit.disabled,
-        }),
+        rate_limit: Some(policies::rate_limit_out(it.rate_limit)),
         max_in_flight: it.max_in_flight.cast_signed(),
         circuit_breaker: Some(pb::CircuitBreaker {
             failure_threshold: breaker.failure_threshold.cast_signed(),

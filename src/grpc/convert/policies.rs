@@ -124,6 +124,12 @@ pub fn rate_limit(checks: &mut Checks, field: &str, given: Option<pb::RateLimit>
     RateLimit { per_second, burst, disabled }
 }
 
+/// A token bucket on the wire.
+pub fn rate_limit_out(limit: RateLimit) -> pb::RateLimit {
+    let RateLimit { per_second, burst, disabled } = limit;
+    pb::RateLimit { requests_per_second: per_second, burst: burst.cast_signed(), disabled }
+}
+
 /// When to stop calling.
 pub fn breaker(checks: &mut Checks, given: Option<pb::CircuitBreaker>) -> BreakerPolicy {
     let pb::CircuitBreaker { failure_threshold, cooldown, disabled } = given.unwrap_or_default();

@@ -3,7 +3,7 @@
 use super::{Checks, checks::Root, headers, out_time, policies};
 use crate::{
     app::{Error, TenantView},
-    domain::{Quota, RateLimit, Rule, Tenant, TenantKey, Timestamp},
+    domain::{Quota, Rule, Tenant, TenantKey, Timestamp},
     grpc::pb,
 };
 
@@ -89,7 +89,7 @@ pub fn out(view: TenantView) -> pb::Tenant {
         id: tenant.id.to_string(),
         name: tenant.name.clone(),
         suspended: Some(tenant.suspended),
-        call_rate_limit: tenant.call_rate.map(rate_limit_out),
+        call_rate_limit: tenant.call_rate.map(policies::rate_limit_out),
         max_endpoints: max_endpoints as i32,
         max_events_per_day: events_per_day.cast_signed(),
         max_queued_bytes: queued_bytes.cast_signed(),
@@ -105,12 +105,6 @@ pub fn out(view: TenantView) -> pb::Tenant {
         update_time: Some(out_time(tenant.updated_at)),
         etag: tenant.version.to_string(),
     }
-}
-
-/// A token bucket on the wire.
-pub fn rate_limit_out(limit: RateLimit) -> pb::RateLimit {
-    let RateLimit { per_second, burst, disabled } = limit;
-    pb::RateLimit { requests_per_second: per_second, burst: burst.cast_signed(), disabled }
 }
 
 /// Checks and sets the fields of `paths`.
