@@ -8,12 +8,12 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use hookwire::{
     domain::{
-        Answer, DeadLetterPolicy, Delivery, Endpoint, Micros, NewEvent, Outcome, Payload, RetryPolicy,
-        TenantKey, Timestamp, Timings,
+        Answer, DeadLetterPolicy, Delivery, Endpoint, InstanceId, Micros, NewEvent, Outcome, Payload,
+        RetryPolicy, TenantKey, Timestamp, Timings,
     },
     entropy::Entropy,
     machine::judge,
-    store::{Config, Finish, Publish, RECENT_MAX, Store},
+    store::{Config, Finish, Location, Publish, RECENT_MAX, Store},
     vault::Vault,
 };
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
@@ -55,7 +55,8 @@ async fn measure(batch: usize, without: Option<&'static str>) {
 
 async fn open(folder: &Path) -> Arc<Store> {
     let config = Config {
-        directory: folder.to_owned(),
+        location: Location::Directory(folder.to_owned()),
+        instance: InstanceId(1),
         vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 1,
         queue_max: u64::MAX,
@@ -119,7 +120,15 @@ fn finish(delivery: &Arc<Delivery>, at: Timestamp) -> Finish {
     let verdict = judge::judge(delivery, &RetryPolicy::default(), &outcome, 0.5);
     let letters = DeadLetterPolicy::default();
     let (after, attempt) = judge::settle(delivery, outcome, verdict, letters);
-    Finish { before: Arc::clone(delivery), after, attempt: Some(attempt), reason: None, letters, gone: None }
+    Finish {
+        before: Arc::clone(delivery),
+        after,
+        attempt: Some(attempt),
+        reason: None,
+        letters,
+        gone: None,
+        epoch: 0,
+    }
 }
 
 fn event() -> NewEvent {

@@ -5,6 +5,7 @@ mod bench;
 mod clients;
 mod egress;
 mod keys;
+mod store;
 mod tls;
 mod vault;
 
@@ -17,6 +18,7 @@ pub use self::{
     clients::Clients,
     egress::Egress,
     keys::{AdminKey, Administrator},
+    store::Store,
     tls::Tls,
     vault::{Keygen, KeysInEnv, MasterKeys, Rekey},
 };
@@ -97,9 +99,13 @@ pub struct Server {
     /// Port for everything: gRPC, grpc-web, REST, metrics. 0 takes a free one.
     #[arg(long, env = "PORT", default_value_t = 8000)]
     pub port: u16,
-    /// Directory of the database; made if it is not there.
+    /// Directory of the database, unless that is elsewhere by --store; made if it is not
+    /// there.
     #[arg(long, env = "HOOKWIRE_DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
+    /// Where events are kept.
+    #[command(flatten)]
+    pub store: Store,
     /// What secrets are sealed under.
     #[command(flatten)]
     pub keys: MasterKeys,

@@ -266,9 +266,10 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::QueueFull { depth, limit } => Self::QueueFull { depth, limit },
-            store::Error::Unavailable(_) | store::Error::Full(_) | store::Error::Lost(_) => {
-                Self::Unavailable { phase: "store", source: Some(error) }
-            }
+            store::Error::Unavailable(_)
+            | store::Error::Away(_)
+            | store::Error::Full(_)
+            | store::Error::Lost(_) => Self::Unavailable { phase: "store", source: Some(error) },
             store::Error::Corrupt(_) => Self::Internal(Box::new(error)),
         }
     }

@@ -30,7 +30,8 @@ impl House {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = store::Config {
-            directory: folder.path().to_owned(),
+            location: crate::store::Location::Directory(folder.path().to_owned()),
+            instance: crate::domain::InstanceId(1),
             vault: Vault::drawn(Entropy::seeded(1)),
             incarnation: 5,
             queue_max: 1_000_000,

@@ -44,6 +44,6 @@ pub struct Egress {
 }
 
 /// Anything: what is wrong with it is said later, without repeating it.
-fn secret(text: &str) -> Result<SecretString, Infallible> {
+pub(super) fn secret(text: &str) -> Result<SecretString, Infallible> {
     Ok(SecretString::from(text))
 }

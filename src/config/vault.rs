@@ -61,6 +61,9 @@ pub struct Rekey {
     /// Directory of the database. No server may run on it.
     #[arg(long, env = "HOOKWIRE_DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
+    /// The database, if it is no file.
+    #[command(flatten)]
+    pub store: super::Store,
     /// The keys.
     #[command(flatten)]
     pub keys: MasterKeys,

@@ -18,6 +18,7 @@ mod pattern;
 mod policy;
 mod scope;
 mod secret_text;
+mod shard;
 mod tenant;
 mod time;
 mod violation;
@@ -44,6 +45,7 @@ pub use policy::{
 };
 pub use scope::{Scope, ScopeError};
 pub use secret_text::SecretText;
+pub use shard::{InstanceId, Shard, Tenure};
 pub use tenant::{Quota, Tenant, Usage};
 pub use time::{Micros, Timestamp};
 pub use violation::{Rule, Violation, Violations};

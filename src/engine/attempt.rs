@@ -29,8 +29,8 @@ pub(super) struct Context {
     pub entropy: Entropy,
 }
 
-/// Makes an attempt; how the delivery goes on after it.
-pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delivery>) -> Finish {
+/// Makes an attempt under a tenure; how the delivery goes on after it.
+pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delivery>, epoch: u64) -> Finish {
     let event = event(context, &delivery).await;
     let (outcome, stale) = match &event {
         Some(event) => send(context, caller, event, delivery.id).await,
@@ -55,17 +55,17 @@ pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delive
     if let (State::Retrying, Some(event)) = (after.state, event) {
         context.store.hot().keep(event);
     }
-    Finish { before: delivery, after, attempt: Some(attempt), reason, letters, gone }
+    Finish { before: delivery, after, attempt: Some(attempt), reason, letters, gone, epoch }
 }
 
 /// That a delivery's time is over.
-pub(super) fn expired(delivery: Arc<Delivery>, now: Timestamp) -> Finish {
+pub(super) fn expired(delivery: Arc<Delivery>, epoch: u64, now: Timestamp) -> Finish {
     let mut after = (*delivery).clone();
     after.state = State::Expired;
     after.revision += 1;
     after.updated_at = now;
     let letters = DeadLetterPolicy::default();
-    Finish { before: delivery, after, attempt: None, reason: None, letters, gone: None }
+    Finish { before: delivery, after, attempt: None, reason: None, letters, gone: None, epoch }
 }
 
 /// Sends a test event: nothing is stored, nothing is counted.

@@ -331,12 +331,12 @@ impl Dispatcher {
                     self.ready.begin(delivery.tenant);
                     let (context, out) = (Arc::clone(&self.context), self.landings_out.clone());
                     self.tasks.spawn(async move {
-                        let _ = out.send(attempt::run(&context, &caller, delivery).await);
+                        let _ = out.send(attempt::run(&context, &caller, delivery, 0).await);
                     });
                     self.wake(key);
                 }
                 Step::Expire(delivery) => {
-                    self.finished.push(attempt::expired(delivery, now));
+                    self.finished.push(attempt::expired(delivery, 0, now));
                     self.wake(key);
                 }
                 Step::Page(from, limit) => {

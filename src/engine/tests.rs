@@ -52,7 +52,8 @@ struct House {
 
 async fn house(folder: &std::path::Path) -> House {
     let config = store::Config {
-        directory: folder.to_owned(),
+        location: store::Location::Directory(folder.to_owned()),
+        instance: crate::domain::InstanceId(1),
         vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 5,
         queue_max: 1_000_000,

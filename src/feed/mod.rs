@@ -15,7 +15,7 @@ use tokio::sync::watch;
 pub use self::token::{Token, TokenError};
 use crate::{
     domain::{Change, Pos, Timestamp},
-    store::{self, Store},
+    store::{self, Next, Store},
 };
 
 /// Changes read from the store at once.
@@ -102,7 +102,8 @@ impl Cursor {
             return Err(Error::Compacted { oldest: compacted });
         }
         let (mut changes, reached) = match self.store.recent().after(self.position, limit) {
-            Some(found) => found,
+            Some(Next::Changes(changes, reached)) => (changes, reached),
+            Some(Next::News(entry)) => self.store.changes(self.position, entry.pos, limit.min(PAGE)).await?,
             None => {
                 let upto = self.store.recent().position();
                 self.store.changes(self.position, upto, limit.min(PAGE)).await?

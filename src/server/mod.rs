@@ -6,11 +6,12 @@ mod egress;
 mod keys;
 mod pages;
 mod rekey;
+mod stores;
 mod welcome;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -34,7 +35,6 @@ use crate::{
     entropy::Entropy,
     front, grpc, receiver,
     store::{self, Store},
-    vault::Vault,
 };
 
 /// How long attempts and calls in flight may take to end after the stop.
@@ -42,10 +42,6 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Time between tidyings of the metrics; what the library does by itself where it
 /// runs a thread of its own.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(5);
-/// What is on its way to the store at most; see [`store::Config`]. Some 3,000 events
-/// by calls and half as many by streams, which a slow core writes in 50 ms.
-const PENDING_BYTES_MAX: u64 = 32 << 20;
-
 /// How long finished operations are kept: 7 days.
 const OPERATION_RETENTION: Micros = Micros::from_secs(7 * 86_400);
 
@@ -217,7 +213,7 @@ pub async fn run(
         queue_max: config.max_queue,
         mark_every: (feed_retention(config).0 / 10).clamp(1_000, 10_000_000),
         crash_after_publishes: config.crash_after_commit,
-        ..store_config(&config.data_dir, vault, &entropy)
+        ..stores::config(&config.data_dir, &config.store, vault, &entropy)?
     };
     let opening = delivery.spawn(Store::open(store_config));
     let (store, mut writer) = opening.await.map_err(Error::Start)??;
@@ -297,19 +293,6 @@ pub async fn run(
     store.close().await.map_err(Error::Close)?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// A store with the limits of the house.
-fn store_config(data_dir: &Path, vault: Vault, entropy: &Entropy) -> store::Config {
-    store::Config {
-        directory: data_dir.to_owned(),
-        vault,
-        incarnation: entropy.salt(),
-        queue_max: 10_000_000,
-        pending_bytes_max: PENDING_BYTES_MAX,
-        mark_every: 10_000_000,
-        crash_after_publishes: None,
-    }
 }
 
 /// What goes on without being asked.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error,
     keys::{self, KeyError},
-    store_config,
+    stores,
 };
 use crate::{
     config::{Keygen, Rekey},
@@ -35,12 +35,12 @@ pub fn keygen(options: &Keygen) -> Result<String, KeyError> {
 /// Seals a store that no server uses under the current master key. What to print.
 pub async fn rekey(options: &Rekey) -> Result<String, Error> {
     let (data_dir, entropy) = (&options.data_dir, Entropy::from_os());
-    if !data_dir.join("hookwire.db").exists() {
+    if options.store.store.is_none() && !data_dir.join("hookwire.db").exists() {
         return Err(Error::NoStore { path: data_dir.clone() });
     }
     let vault = keys::vault(&options.keys, None, &entropy)?;
     let current = vault.current();
-    let opened = Store::open(store_config(data_dir, vault, &entropy)).await;
+    let opened = Store::open(stores::config(data_dir, &options.store, vault, &entropy)?).await;
     if let Err(OpenError::Locked { path }) = opened {
         return Err(Error::RekeyRunning { path });
     }

@@ -2,11 +2,19 @@
 //! [`Directory`](super::Directory), so reads never come here.
 
 use ipnet::IpNet;
-use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, directory::Entry, row::Columns, tx::Tx};
+use super::{
+    Error,
+    db::{Columns, Conn, params},
+    directory::Entry,
+    tx::Tx,
+};
 use crate::domain::{ApiKey, ApiKeyId, RateLimit, Scope, TenantKey, Timestamp, TokenHash, Uid};
+
+/// Keys as [`decode`] reads them.
+const ALL: &str = "SELECT id, tenant, hash, previous, previous_ends, created_at, expires_at, revoked_at, \
+     last_used_at, config, number FROM api_keys";
 
 /// What the column `config` holds.
 #[derive(Serialize, Deserialize)]
@@ -21,7 +29,7 @@ struct Config {
 /// Writes a key, new or changed; a new one is given its number here.
 pub(super) fn put(tx: &mut Tx<'_>, mut key: ApiKey) -> Result<(), Error> {
     let sql = "INSERT INTO api_keys (id, tenant, hash, previous, previous_ends, created_at, expires_at, \
-         revoked_at, last_used_at, config) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
+         revoked_at, last_used_at, config) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO UPDATE SET \
          hash = excluded.hash, previous = excluded.previous, previous_ends = excluded.previous_ends, \
          expires_at = excluded.expires_at, revoked_at = excluded.revoked_at, config = excluded.config \
          RETURNING number";
@@ -44,7 +52,8 @@ pub(super) fn put(tx: &mut Tx<'_>, mut key: ApiKey) -> Result<(), Error> {
         key.last_used_at,
         serde_json::to_string(&config)?,
     ];
-    let number: i64 = tx.conn.prepare_cached(sql)?.query_row(row, |row| row.get(0))?;
+    let number =
+        tx.conn.number(sql, &row)?.ok_or_else(|| Error::Corrupt("a key got no number".to_owned()))?;
     key.number = number.cast_unsigned();
     tx.enter(Entry::Key(Box::new(key)));
     Ok(())
@@ -52,23 +61,25 @@ pub(super) fn put(tx: &mut Tx<'_>, mut key: ApiKey) -> Result<(), Error> {
 
 /// Notes when keys were last used.
 pub(super) fn used(tx: &mut Tx<'_>, uses: &[(ApiKeyId, Timestamp)]) -> Result<(), Error> {
-    let mut update = tx.conn.prepare_cached("UPDATE api_keys SET last_used_at = ? WHERE id = ?")?;
+    // Instances hear of different uses.
+    let sql = "UPDATE api_keys SET last_used_at = $1 WHERE id = $2 AND coalesce(last_used_at, 0) < $1";
     for (id, at) in uses {
-        update.execute(params![at, id.0.to_bytes()])?;
+        tx.conn.execute(sql, &params![at, id.0.to_bytes()])?;
     }
     Ok(())
 }
 
 /// All keys.
-pub(super) fn all(conn: &Connection) -> Result<Vec<Entry>, Error> {
-    let mut query = conn.prepare(
-        "SELECT id, tenant, hash, previous, previous_ends, created_at, expires_at, revoked_at, last_used_at, \
-         config, number FROM api_keys",
-    )?;
-    query.query_and_then([], |row| decode(row).map(|key| Entry::Key(Box::new(key))))?.collect()
+pub(super) fn all(conn: &Conn) -> Result<Vec<Entry>, Error> {
+    conn.rows(ALL, &[], |row| decode(row).map(|key| Entry::Key(Box::new(key))))
 }
 
-fn decode(row: &impl Columns) -> Result<ApiKey, Error> {
+/// A key by its number.
+pub(super) fn one(conn: &Conn, number: i64) -> Result<Option<ApiKey>, Error> {
+    conn.row(const_format::concatcp!(ALL, " WHERE number = $1"), &params![number], decode)
+}
+
+fn decode(row: &dyn Columns) -> Result<ApiKey, Error> {
     let bad = |what: &str| Error::Corrupt(format!("an API key has a bad {what}"));
     let hash =
         |column| row.bytes(column)?.map(|it| TokenHash::try_from(it).map_err(|_| bad("hash"))).transpose();

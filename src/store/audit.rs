@@ -1,9 +1,11 @@
 //! The audit log: rows that are only added, and removed by age.
 
-use rusqlite::params;
-use sqlx::{QueryBuilder, Sqlite};
-
-use super::{Error, Store, row::Columns, scan::Scan, tx::Tx};
+use super::{
+    Error, Store,
+    db::{Columns, Dialect, Query, params},
+    scan::Scan,
+    tx::Tx,
+};
 use crate::domain::{ApiKeyId, AuditEntry, Page, Pos, TimeRange, Uid};
 
 /// Which entries.
@@ -24,17 +26,18 @@ pub struct AuditFilter {
 /// Adds an entry; its number is given here.
 pub(super) fn add(tx: &mut Tx<'_>, entry: &AuditEntry) -> Result<(), Error> {
     let sql = "INSERT INTO audit (at, key, tenant, method, resource, code, address, request_id) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-    tx.conn.prepare_cached(sql)?.execute(params![
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let values = params![
         entry.at,
         entry.key.map(|id| id.0.to_bytes()),
-        entry.tenant,
-        entry.method,
-        entry.resource,
+        &entry.tenant,
+        &entry.method,
+        &entry.resource,
         entry.code,
         entry.address.map(|address| address.to_string()),
-        entry.request_id,
-    ])?;
+        &entry.request_id,
+    ];
+    tx.conn.execute(sql, &values)?;
     Ok(())
 }
 
@@ -46,30 +49,31 @@ impl Store {
         page: Page,
     ) -> Result<(Vec<AuditEntry>, Option<Pos>), Error> {
         let pos = |entry: &AuditEntry| Pos(entry.sequence);
-        let select = || select(filter);
+        let select = || select(self.readers.dialect(), filter);
         let scan = Scan { select, column: "sequence", decode, fits: |_: &AuditEntry| true, pos, heavy: true };
         scan.page(&self.readers, page).await
     }
 }
 
-fn select(filter: &AuditFilter) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(
+fn select(dialect: Dialect, filter: &AuditFilter) -> Query {
+    let mut query = Query::new(
+        dialect,
         "SELECT sequence, at, key, tenant, method, resource, code, address, request_id FROM audit WHERE true",
     );
     let texts = [("tenant", &filter.tenant), ("method", &filter.method), ("resource", &filter.resource)];
     for (column, text) in texts {
         if let Some(text) = text {
-            query.push(" AND ").push(column).push(" = ").push_bind(text.clone());
+            query.push(" AND ").push(column).push(" = ").bind(text);
         }
     }
     if let Some(key) = filter.key {
-        query.push(" AND key = ").push_bind(key.0.to_bytes().to_vec());
+        query.push(" AND key = ").bind(key.0.to_bytes());
     }
     super::lists::created(&mut query, "at", filter.at);
     query
 }
 
-fn decode(row: &impl Columns) -> Result<AuditEntry, Error> {
+fn decode(row: &dyn Columns) -> Result<AuditEntry, Error> {
     Ok(AuditEntry {
         sequence: row.count(0)?,
         at: row.time(1)?,

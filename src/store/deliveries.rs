@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use const_format::concatcp;
-use rusqlite::{Params, params};
 
 use super::{
-    Error, letters,
+    Error,
+    db::{Sql, Value, params},
+    letters,
     lists::OF_EVENT,
     publish,
     read::{self, DELIVERY},
@@ -16,15 +17,24 @@ use super::{
 use crate::{
     domain::{
         Attempt, Change, ChangeKind, DeadLetterPolicy, Delivery, DeliveryId, EndpointKey, EventId, Last,
-        LetterReason, Micros, Pos, State, TenantKey, Timestamp, Trigger, Uid,
+        LetterReason, Micros, Pos, Shard, State, TenantKey, Timestamp, Trigger, Uid,
     },
     machine::judge::attempt_id,
 };
 
-pub(super) const UPDATE: &str = "UPDATE deliveries SET state = ?, attempts = ?, due_at = ?, turn_at = ?, \
+/// Changes deliveries, each only if it is as it was. On PostgreSQL a row that comes to its
+/// end moves to another partition by that.
+pub(super) const UPDATE: Sql = Sql {
+    sqlite: "UPDATE deliveries SET state = ?, attempts = ?, due_at = ?, turn_at = ?, \
      updated_at = ?, revision = ?6, last_change = ?, last_at = ?, last_us = ?, status = ?, cause = ?, \
-     retryable = ?, message = ? WHERE pos = ? AND revision = ?6 - 1";
-const INSERT: &str = "INSERT INTO changes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+     retryable = ?, message = ? WHERE pos = ? AND revision = ?6 - 1",
+    postgres: "UPDATE deliveries d SET state = u.state, attempts = u.attempts, due_at = u.due_at, \
+     turn_at = u.turn_at, updated_at = u.updated_at, revision = u.revision, last_change = u.last_change, \
+     last_at = u.last_at, last_us = u.last_us, status = u.status, cause = u.cause, retryable = u.retryable, \
+     message = u.message FROM {rows} AS u (state, attempts, due_at, turn_at, updated_at, revision, last_change, \
+     last_at, last_us, status, cause, retryable, message, pos, n) \
+     WHERE d.pos = u.pos AND d.revision = u.revision - 1 RETURNING u.n",
+};
 
 /// How a delivery goes on after an attempt, or that its time is over.
 #[derive(Clone, Debug)]
@@ -41,6 +51,8 @@ pub struct Finish {
     pub letters: DeadLetterPolicy,
     /// The endpoint, as it was at this version, answered that it is gone for good.
     pub gone: Option<u64>,
+    /// Under which tenure of its share it was begun: void under another.
+    pub epoch: u64,
 }
 
 /// One change about to be written.
@@ -84,9 +96,14 @@ fn last_columns(last: Option<&Last>) -> LastColumns<'_> {
 
 impl Tx<'_> {
     /// Records results. A result that comes too late for its delivery is recorded
-    /// as an attempt and changes nothing else; one recorded before is dropped.
-    pub(super) fn finish(&mut self, finishes: &[Finish]) -> Result<(), Error> {
-        let steps = finishes.iter().map(|finish| Step {
+    /// as an attempt and changes nothing else; one recorded before is dropped, as is one
+    /// that was begun before its share of the work came to another process. Says how many
+    /// of the latter there were.
+    pub(super) fn finish(&mut self, finishes: &[Finish]) -> Result<u64, Error> {
+        let valid =
+            |finish: &&Finish| self.shards.tenure(Shard::of(finish.after.endpoint)).epoch == finish.epoch;
+        let valid: Vec<&Finish> = finishes.iter().filter(valid).collect();
+        let steps = valid.iter().map(|finish| Step {
             previous: finish.before.state,
             before: finish.before.last_change,
             after: finish.after.clone(),
@@ -97,7 +114,7 @@ impl Tx<'_> {
                 self.apply([step])?;
             }
         }
-        for finish in finishes {
+        for finish in &valid {
             if let Some(reason) = finish.reason {
                 letters::keep(self, finish, reason)?;
             }
@@ -105,23 +122,25 @@ impl Tx<'_> {
                 self.disable_gone(finish.after.endpoint, version, finish.after.updated_at)?;
             }
         }
-        Ok(())
+        Ok((finishes.len() - valid.len()) as u64)
     }
 
     /// Writes changes, each only if its delivery is as it was; returns those that
     /// were not.
     pub(super) fn apply(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<Vec<Step>, Error> {
-        let (mut written, mut late) = (Vec::new(), Vec::new());
-        let mut update = self.conn.prepare_cached(UPDATE)?;
-        for mut step in steps {
+        let number = |mut step: Step| {
             let pos = self.next_pos();
             step.after.last_change = pos;
             if let Some(attempt) = &mut step.attempt {
                 attempt.id = attempt_id(&step.after, attempt.started_at, pos);
             }
+            step
+        };
+        let steps: Vec<Step> = steps.into_iter().map(number).collect();
+        let rows = steps.iter().map(|step| {
             let it = &step.after;
             let (at, duration, status, cause, retryable, message) = last_columns(it.last.as_ref());
-            let changed = update.execute(params![
+            params![
                 it.state as u8,
                 it.attempts,
                 it.due_at,
@@ -136,8 +155,12 @@ impl Tx<'_> {
                 retryable,
                 message,
                 it.id.pos(),
-            ])?;
-            if changed == 1 { written.push(step) } else { late.push(step) }
+            ]
+        });
+        let changed = self.conn.update_each(UPDATE, rows)?;
+        let (mut written, mut late) = (Vec::with_capacity(steps.len()), Vec::new());
+        for (step, changed) in steps.into_iter().zip(changed) {
+            if changed { written.push(step) } else { late.push(step) }
         }
         self.insert_changes(&written)?;
         for step in written {
@@ -155,13 +178,16 @@ impl Tx<'_> {
     }
 
     fn insert_changes(&self, steps: &[Step]) -> Result<(), Error> {
-        let mut insert = self.conn.prepare_cached(INSERT)?;
-        for step in steps {
+        let response = |step: &Step| {
+            let response = step.attempt.as_ref().and_then(|attempt| attempt.response.as_deref());
+            response.map(serde_json::to_string).transpose()
+        };
+        let responses: Vec<Option<String>> = steps.iter().map(response).collect::<Result<_, _>>()?;
+        let rows = steps.iter().zip(&responses).map(|(step, response)| {
             let it = &step.after;
             let (at, duration, status, cause, retryable, message) = last_columns(it.last.as_ref());
             let timings = step.attempt.as_ref().map(|attempt| attempt.timings).unwrap_or_default();
-            let response = step.attempt.as_ref().and_then(|attempt| attempt.response.as_deref());
-            insert.execute(params![
+            params![
                 it.last_change,
                 it.tenant,
                 it.id.pos(),
@@ -183,10 +209,10 @@ impl Tx<'_> {
                 timings.connect,
                 timings.tls,
                 timings.first_byte,
-                response.map(serde_json::to_string).transpose()?,
-            ])?;
-        }
-        Ok(())
+                response,
+            ]
+        });
+        self.conn.insert("changes", "", rows)
     }
 
     /// Lays a late result over what the delivery has become meanwhile.
@@ -213,14 +239,13 @@ impl Tx<'_> {
 
     /// A delivery as this transaction sees it.
     pub(super) fn delivery(&self, tenant: TenantKey, id: DeliveryId) -> Result<Option<Delivery>, Error> {
-        let found = self.deliveries(concatcp!(DELIVERY, " WHERE d.pos = ?"), [id.pos()])?.pop();
+        let found = self.deliveries(concatcp!(DELIVERY, " WHERE d.pos = $1"), &params![id.pos()])?.pop();
         Ok(found.filter(|it| it.tenant == tenant && it.id == id))
     }
 
     /// Deliveries as this transaction sees them.
-    fn deliveries(&self, sql: &str, params: impl Params) -> Result<Vec<Delivery>, Error> {
-        let mut query = self.conn.prepare_cached(sql)?;
-        query.query_and_then(params, |row| read::delivery(row))?.collect()
+    fn deliveries(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Delivery>, Error> {
+        self.conn.rows(sql, values, read::delivery)
     }
 }
 
@@ -242,7 +267,7 @@ pub(super) fn cancel(
 /// Cancels the open deliveries of an event; says how many.
 pub(super) fn cancel_event(tx: &mut Tx<'_>, event: EventId, now: Timestamp) -> Result<u32, Error> {
     let sql = concatcp!(DELIVERY, " WHERE d.state < 2 AND d.pos IN ", OF_EVENT);
-    let open = tx.deliveries(sql, [event.pos()])?;
+    let open = tx.deliveries(sql, &params![event.pos()])?;
     end_all(tx, &open, State::Cancelled, now)
 }
 
@@ -253,7 +278,7 @@ pub(super) fn cancel_endpoint(
     limit: u32,
     now: Timestamp,
 ) -> Result<u32, Error> {
-    let open = tx.deliveries(WAITING, params![endpoint, i64::MIN, 0, limit])?;
+    let open = tx.deliveries(WAITING, &params![endpoint, i64::MIN, 0, limit])?;
     end_all(tx, &open, State::Cancelled, now)
 }
 
@@ -263,7 +288,7 @@ pub(super) const PAST_END: &str =
 
 /// Ends up to `limit` open deliveries whose end came before `before`; says how many.
 pub(super) fn expire(tx: &mut Tx<'_>, before: Timestamp, limit: i64, now: Timestamp) -> Result<u32, Error> {
-    let past = tx.deliveries(PAST_END, params![before, limit])?;
+    let past = tx.deliveries(PAST_END, &params![before, limit])?;
     end_all(tx, &past, State::Expired, now)
 }
 

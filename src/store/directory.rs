@@ -131,6 +131,11 @@ impl Directory {
         self.read().usage.get(&key).copied().unwrap_or_default()
     }
 
+    /// What all tenants use.
+    pub(super) fn all_usage(&self) -> Vec<(TenantKey, Usage)> {
+        self.read().usage.iter().map(|(key, usage)| (*key, *usage)).collect()
+    }
+
     pub(super) fn apply(&self, changes: Vec<Entry>) {
         if changes.is_empty() {
             return;

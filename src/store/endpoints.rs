@@ -4,13 +4,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use const_format::concatcp;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Error, OpenError,
+    db::{Columns, Conn, params},
     private::{Private, place},
-    row::Columns,
     tx::{Reroute, Tx},
 };
 use crate::{
@@ -23,6 +23,10 @@ use crate::{
 
 /// Rows of before there was a vault: their secrets stand in the open.
 pub(super) const PLAIN: &str = "sealed IS NULL";
+
+/// Endpoints that are not deleted, as [`decode`] reads them.
+const ALL: &str = "SELECT key, tenant, id, version, created_at, updated_at, config, secrets, sealed \
+     FROM endpoints WHERE deleted_at IS NULL";
 
 /// What the column `config` holds.
 #[derive(Serialize, Deserialize)]
@@ -82,23 +86,17 @@ pub(super) fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created,
     }
     let (config, sealed) = (encode(&endpoint), seal(tx.vault, &endpoint));
     let sql = "INSERT INTO endpoints (tenant, id, version, created_at, updated_at, config, secrets, sealed) \
-         VALUES (?, ?, ?, ?, ?, ?, '[]', ?) ON CONFLICT (tenant, id) DO NOTHING RETURNING key";
-    let key = tx
-        .conn
-        .prepare_cached(sql)?
-        .query_row(
-            params![
-                endpoint.tenant,
-                endpoint.id,
-                endpoint.version.cast_signed(),
-                endpoint.created_at,
-                endpoint.updated_at,
-                config,
-                sealed,
-            ],
-            |row| row.get(0),
-        )
-        .optional()?;
+         VALUES ($1, $2, $3, $4, $5, $6, '[]', $7) ON CONFLICT (tenant, id) DO NOTHING RETURNING key";
+    let values = params![
+        endpoint.tenant,
+        &endpoint.id,
+        endpoint.version.cast_signed(),
+        endpoint.created_at,
+        endpoint.updated_at,
+        config,
+        sealed,
+    ];
+    let key = tx.conn.number(sql, &values)?;
     let Some(key) = key else { return Ok(Created::IdTaken) };
     endpoint.key = EndpointKey(key);
     let endpoint = Arc::new(endpoint);
@@ -133,15 +131,10 @@ pub(super) fn edit<E>(
 
 fn update(tx: &mut Tx<'_>, endpoint: Endpoint) -> Result<Arc<Endpoint>, Error> {
     let (config, sealed) = (encode(&endpoint), seal(tx.vault, &endpoint));
-    let sql = "UPDATE endpoints SET version = ?, updated_at = ?, config = ?, secrets = '[]', sealed = ? \
-         WHERE key = ?";
-    tx.conn.prepare_cached(sql)?.execute(params![
-        endpoint.version.cast_signed(),
-        endpoint.updated_at,
-        config,
-        sealed,
-        endpoint.key,
-    ])?;
+    let sql = "UPDATE endpoints SET version = $1, updated_at = $2, config = $3, secrets = '[]', sealed = $4 \
+         WHERE key = $5";
+    let values = params![endpoint.version.cast_signed(), endpoint.updated_at, config, sealed, endpoint.key];
+    tx.conn.execute(sql, &values)?;
     let endpoint = Arc::new(endpoint);
     tx.reroute(Reroute::Put(Arc::clone(&endpoint)));
     Ok(endpoint)
@@ -166,8 +159,8 @@ pub(super) fn delete(
 /// The secrets go with it; the name stays for the history.
 pub(super) fn remove(tx: &mut Tx<'_>, key: EndpointKey, now: Timestamp) -> Result<(), Error> {
     let Some(endpoint) = tx.endpoint(key) else { return Ok(()) };
-    let sql = "UPDATE endpoints SET deleted_at = ?, config = ?, secrets = '[]', sealed = x'' WHERE key = ?";
-    tx.conn.prepare_cached(sql)?.execute(params![now, encode(&endpoint), key])?;
+    let sql = "UPDATE endpoints SET deleted_at = $1, config = $2, secrets = '[]', sealed = $3 WHERE key = $4";
+    tx.conn.execute(sql, &params![now, encode(&endpoint), Vec::new(), key])?;
     tx.reroute(Reroute::Remove(key));
     Ok(())
 }
@@ -204,24 +197,24 @@ impl Tx<'_> {
 }
 
 /// All endpoints that are not deleted.
-pub(super) fn all(conn: &Connection, vault: &Vault) -> Result<Vec<Arc<Endpoint>>, OpenError> {
-    let mut query = conn.prepare(
-        "SELECT key, tenant, id, version, created_at, updated_at, config, secrets, sealed FROM endpoints \
-         WHERE deleted_at IS NULL",
-    )?;
-    query.query_and_then([], |row| decode(row, vault).map(Arc::new))?.collect()
+pub(super) fn all(conn: &Conn, vault: &Vault) -> Result<Vec<Arc<Endpoint>>, OpenError> {
+    conn.rows(ALL, &[], |row| decode(row, vault).map(Arc::new))
+}
+
+/// An endpoint, unless it is deleted.
+pub(super) fn one(conn: &Conn, key: EndpointKey, vault: &Vault) -> Result<Option<Endpoint>, Error> {
+    let decode = |row: &dyn Columns| decode(row, vault).map_err(|why| Error::Corrupt(why.to_string()));
+    conn.row(concatcp!(ALL, " AND key = $1"), &params![key], decode)
 }
 
 /// Seals a row of before. That of a deleted endpoint just loses its secrets.
 pub(super) fn seal_plain(tx: &Tx<'_>, key: EndpointKey, tenant: TenantKey, id: &str) -> Result<(), Error> {
-    let sql = "SELECT config, secrets, deleted_at FROM endpoints WHERE key = ?";
-    let read = |row: &rusqlite::Row<'_>| {
+    let sql = "SELECT config, secrets, deleted_at FROM endpoints WHERE key = $1";
+    let row = tx.conn.row(sql, &params![key], |row| {
         let config: Config = serde_json::from_str(row.word(0)?)?;
-        Ok::<_, Error>((config, row.word(1)?.to_owned(), row.integer(2)?.is_some()))
-    };
-    let mut query = tx.conn.prepare_cached(sql)?;
-    let row = query.query_and_then([key], read)?.next();
-    let Some((mut config, secrets, deleted)) = row.transpose()? else { return Ok(()) };
+        Ok((config, row.word(1)?.to_owned(), row.integer(2)?.is_some()))
+    })?;
+    let Some((mut config, secrets, deleted)) = row else { return Ok(()) };
     let headers = std::mem::take(&mut config.headers);
     let sealed = if deleted {
         Vec::new()
@@ -229,8 +222,8 @@ pub(super) fn seal_plain(tx: &Tx<'_>, key: EndpointKey, tenant: TenantKey, id: &
         let private = Private::of_old(serde_json::from_str(&secrets)?, headers);
         tx.vault.seal(place(tenant, id), &private.to_bytes())
     };
-    let sql = "UPDATE endpoints SET config = ?, secrets = '[]', sealed = ? WHERE key = ?";
-    tx.conn.prepare_cached(sql)?.execute(params![text(&config), sealed, key])?;
+    let sql = "UPDATE endpoints SET config = $1, secrets = '[]', sealed = $2 WHERE key = $3";
+    tx.conn.execute(sql, &params![text(&config), sealed, key])?;
     Ok(())
 }
 
@@ -265,7 +258,7 @@ fn encode(endpoint: &Endpoint) -> String {
     text(&config)
 }
 
-fn decode(row: &impl Columns, vault: &Vault) -> Result<Endpoint, OpenError> {
+fn decode(row: &dyn Columns, vault: &Vault) -> Result<Endpoint, OpenError> {
     let config: Config = serde_json::from_str(row.word(6)?).map_err(Error::from)?;
     let (tenant, id) = (TenantKey(row.number(1)?), row.word(2)?);
     let private = match row.bytes(8)? {

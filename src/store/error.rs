@@ -9,6 +9,10 @@ pub enum Error {
     /// The store does not take writes, or a read failed. Worth trying again.
     #[error("the store is not available")]
     Unavailable(#[source] Option<Source>),
+    /// The database server does not answer, went away, or refuses to work. Worth trying
+    /// again. Of a write it is not known whether it was committed.
+    #[error("the database does not answer")]
+    Away(#[source] Option<Source>),
     /// The disk is full. Worth trying again once there is room.
     #[error("the store's disk is full")]
     Full(#[source] Option<Source>),
@@ -41,9 +45,11 @@ impl Error {
     pub(super) fn told(&self) -> Self {
         match self {
             Self::Full(_) => Self::Full(None),
-            Self::Unavailable(_) | Self::Lost(_) | Self::QueueFull { .. } | Self::Corrupt(_) => {
-                Self::Unavailable(None)
-            }
+            Self::Unavailable(_)
+            | Self::Away(_)
+            | Self::Lost(_)
+            | Self::QueueFull { .. }
+            | Self::Corrupt(_) => Self::Unavailable(None),
         }
     }
 
@@ -59,13 +65,26 @@ impl Error {
             Some(_) | None => Self::Unavailable(Some(source)),
         }
     }
+
+    /// Judges by PostgreSQL's error code: its class is the first two characters.
+    fn of_server(code: &str, source: Source) -> Self {
+        match (code, &code[..code.len().min(2)]) {
+            ("53100", _) => Self::Full(Some(source)),
+            // Connections, resources, operators, locks and limits of time.
+            (_, "08" | "53" | "57" | "55" | "25" | "40") => Self::Away(Some(source)),
+            _ => Self::Unavailable(Some(source)),
+        }
+    }
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let database = error.as_database_error();
-        let code = database.and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse().ok());
-        Self::of(code, error.into())
+        let Some(database) = error.as_database_error() else { return Self::Away(Some(error.into())) };
+        let code = database.code().unwrap_or_default().into_owned();
+        if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+            return Self::of_server(&code, error.into());
+        }
+        Self::of(code.parse().ok(), error.into())
     }
 }
 

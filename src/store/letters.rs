@@ -1,13 +1,10 @@
 //! Dead letters: what is kept of deliveries that were given up.
 
-use rusqlite::{OptionalExtension as _, params};
-use sqlx::{QueryBuilder, Sqlite};
-
 use super::{
     Error, Store,
+    db::{Columns, Dialect, Query, params},
     deliveries::{Finish, Steered, repeat},
     read,
-    row::Columns,
     scan::{Scan, any_of},
     tx::Tx,
 };
@@ -37,15 +34,13 @@ const LETTER_COLUMNS: &str = "l.state, l.reason, l.attempts, l.message, l.first_
      l.created_at, l.expires_at, l.replays, l.last_replay_at, l.replay";
 
 /// The time of the first attempt along a delivery's chain.
-const FIRST_FAILED: &str = "WITH RECURSIVE chain (pos) AS (SELECT ? UNION ALL \
+const FIRST_FAILED: &str = "WITH RECURSIVE chain (pos) AS (SELECT $1 UNION ALL \
      SELECT c.prev FROM chain JOIN changes c ON c.pos = chain.pos) \
      SELECT min(c.last_at) FROM chain JOIN changes c ON c.pos = chain.pos WHERE c.is_attempt = 1";
-const KEEP: &str =
-    "INSERT INTO dead_letters VALUES (?,?,?,?,?,?,?,?,?,?,?,0,NULL,NULL) ON CONFLICT DO NOTHING";
-const FOLLOW: &str = "UPDATE dead_letters SET state = ?, attempts = attempts + ?, message = coalesce(?, message), \
-     last_failed_at = coalesce(?, last_failed_at) WHERE delivery = ? AND replay = ?";
-const REPLAY: &str = "UPDATE dead_letters SET state = ?, replays = replays + 1, last_replay_at = ?, replay = ? \
-     WHERE delivery = ?";
+const FOLLOW: &str = "UPDATE dead_letters SET state = $1, attempts = attempts + $2, message = coalesce($3, message), \
+     last_failed_at = coalesce($4, last_failed_at) WHERE delivery = $5 AND replay = $6";
+const REPLAY: &str = "UPDATE dead_letters SET state = $1, replays = replays + 1, last_replay_at = $2, replay = $3 \
+     WHERE delivery = $4";
 
 /// Keeps a dead letter for a delivery just given up.
 pub(super) fn keep(tx: &mut Tx<'_>, finish: &Finish, reason: LetterReason) -> Result<(), Error> {
@@ -56,11 +51,11 @@ pub(super) fn keep(tx: &mut Tx<'_>, finish: &Finish, reason: LetterReason) -> Re
     // Only if the delivery really ended so: a cancel may have come first.
     let current = tx.delivery(after.tenant, after.id)?;
     let Some(current) = current.filter(|current| current.state == State::DeadLetter) else { return Ok(()) };
-    let mut first = tx.conn.prepare_cached(FIRST_FAILED)?;
-    let first_failed_at: Option<i64> = first.query_row([current.last_change], |row| row.get(0))?;
+    let first_failed_at = tx.conn.number(FIRST_FAILED, &params![current.last_change])?;
     let last_failed_at = after.last.as_ref().map_or(after.updated_at, |last| last.at);
     let message = after.last.as_ref().and_then(|last| last.failure.as_ref()).map(|it| it.message.as_str());
-    tx.conn.prepare_cached(KEEP)?.execute(params![
+    let never: (Option<Timestamp>, Option<DeliveryId>) = (None, None);
+    let row = params![
         after.id.pos(),
         after.tenant,
         after.endpoint,
@@ -72,8 +67,11 @@ pub(super) fn keep(tx: &mut Tx<'_>, finish: &Finish, reason: LetterReason) -> Re
         last_failed_at,
         after.updated_at,
         after.updated_at.plus(finish.letters.retention),
-    ])?;
-    Ok(())
+        0,
+        never.0,
+        never.1,
+    ];
+    tx.conn.insert("dead_letters", "ON CONFLICT DO NOTHING", std::iter::once(row))
 }
 
 /// A replay ended: its dead letter is replayed, or open again.
@@ -82,14 +80,15 @@ pub(super) fn follow(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(), Error> 
     let delivered = delivery.state == State::Delivered;
     let state = if delivered { LetterState::Replayed } else { LetterState::Open };
     let failure = delivery.last.as_ref().and_then(|last| Some((last.at, last.failure.as_ref()?)));
-    tx.conn.prepare_cached(FOLLOW)?.execute(params![
+    let values = params![
         state as u8,
         delivery.attempts,
         failure.map(|(_, failure)| failure.message.as_str()),
         failure.map(|(at, _)| at),
         letter.pos(),
         delivery.id,
-    ])?;
+    ];
+    tx.conn.execute(FOLLOW, &values)?;
     Ok(())
 }
 
@@ -108,16 +107,14 @@ pub(super) fn replay(
     }
     let steered = repeat(tx, &delivery, Trigger::DeadLetter, Some(id), now)?;
     if let Steered::Done(new) = &steered {
-        let mut update = tx.conn.prepare_cached(REPLAY)?;
-        update.execute(params![LetterState::Replaying as u8, now, new.id, id.pos()])?;
+        tx.conn.execute(REPLAY, &params![LetterState::Replaying as u8, now, new.id, id.pos()])?;
     }
     Ok(steered)
 }
 
 /// The state of a delivery's dead letter, if there is one.
 fn state(tx: &Tx<'_>, id: DeliveryId) -> Result<Option<LetterState>, Error> {
-    let mut query = tx.conn.prepare_cached("SELECT state FROM dead_letters WHERE delivery = ?")?;
-    let state = query.query_row([id.pos()], |row| row.get(0)).optional()?;
+    let state = tx.conn.number("SELECT state FROM dead_letters WHERE delivery = $1", &params![id.pos()])?;
     Ok(state.and_then(LetterState::from_number))
 }
 
@@ -141,7 +138,7 @@ pub(super) fn discard(tx: &mut Tx<'_>, tenant: TenantKey, id: DeliveryId) -> Res
         None => Ok(Discarded::NotFound),
         Some(LetterState::Replaying) => Ok(Discarded::Replaying),
         Some(LetterState::Open | LetterState::Replayed) => {
-            tx.conn.prepare_cached("DELETE FROM dead_letters WHERE delivery = ?")?.execute([id.pos()])?;
+            tx.conn.execute("DELETE FROM dead_letters WHERE delivery = $1", &params![id.pos()])?;
             Ok(Discarded::Done)
         }
     }
@@ -150,9 +147,9 @@ pub(super) fn discard(tx: &mut Tx<'_>, tenant: TenantKey, id: DeliveryId) -> Res
 impl Store {
     /// One dead letter.
     pub async fn letter(&self, tenant: TenantKey, id: DeliveryId) -> Result<Option<DeadLetter>, Error> {
-        let mut query = select(tenant);
-        query.push(" AND l.delivery = ").push_bind(id.pos().0.cast_signed());
-        let row = query.build().fetch_optional(&self.readers).await?;
+        let mut query = select(self.readers.dialect(), tenant);
+        query.push(" AND l.delivery = ").bind(id.pos());
+        let row = self.readers.all(&query).await?.into_iter().next();
         let letter = row.map(|row| decode(&row)).transpose()?;
         Ok(letter.filter(|letter| letter.delivery.id == id))
     }
@@ -166,7 +163,7 @@ impl Store {
         page: Page,
     ) -> Result<(Vec<DeadLetter>, Option<Pos>), Error> {
         let select = || {
-            let mut query = select(tenant);
+            let mut query = select(self.readers.dialect(), tenant);
             narrow(&mut query, filter);
             query
         };
@@ -177,23 +174,24 @@ impl Store {
 
     /// How many dead letters fit a filter, types apart.
     pub async fn count_letters(&self, tenant: TenantKey, filter: &LetterFilter) -> Result<u64, Error> {
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let mut query = self.readers.query(
             "SELECT count(*) FROM dead_letters l JOIN deliveries d ON d.pos = l.delivery WHERE l.tenant = ",
         );
-        query.push_bind(tenant.0);
+        query.bind(tenant);
         narrow(&mut query, filter);
-        let count: i64 = query.build_query_scalar().fetch_one(&self.readers).await?;
-        Ok(count.cast_unsigned())
+        let row = self.readers.all(&query).await?.into_iter().next();
+        row.map_or(Ok(0), |row| row.count(0))
     }
 }
 
-pub(super) fn select(tenant: TenantKey) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(read::DELIVERY.replace(" FROM", &format!(", {LETTER_COLUMNS} FROM")));
-    query.push(" JOIN dead_letters l ON l.delivery = d.pos WHERE l.tenant = ").push_bind(tenant.0);
+pub(super) fn select(dialect: Dialect, tenant: TenantKey) -> Query {
+    let columns = read::DELIVERY.replace(" FROM", &format!(", {LETTER_COLUMNS} FROM"));
+    let mut query = Query::new(dialect, columns);
+    query.push(" JOIN dead_letters l ON l.delivery = d.pos WHERE l.tenant = ").bind(tenant);
     query
 }
 
-pub(super) fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &LetterFilter) {
+pub(super) fn narrow(query: &mut Query, filter: &LetterFilter) {
     let lists: [(&str, Option<Vec<i64>>); 4] = [
         ("l.endpoint", filter.endpoints.clone()),
         ("d.event", some(&filter.events, u64::cast_signed)),
@@ -206,10 +204,10 @@ pub(super) fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &LetterFilter) {
         }
     }
     if let Some(start) = filter.created.0 {
-        query.push(" AND l.created_at >= ").push_bind(start);
+        query.push(" AND l.created_at >= ").bind(start);
     }
     if let Some(end) = filter.created.1 {
-        query.push(" AND l.created_at < ").push_bind(end);
+        query.push(" AND l.created_at < ").bind(end);
     }
 }
 
@@ -217,7 +215,7 @@ fn some<T: Copy>(values: &[T], convert: impl Fn(T) -> i64) -> Option<Vec<i64>> {
     (!values.is_empty()).then(|| values.iter().map(|value| convert(*value)).collect())
 }
 
-fn decode(row: &impl Columns) -> Result<DeadLetter, Error> {
+fn decode(row: &dyn Columns) -> Result<DeadLetter, Error> {
     const FROM: usize = read::WIDTH;
     let delivery = read::delivery(row)?;
     let bad = |what: &str| Error::Corrupt(format!("dead_letters.{what} of {}", delivery.id));

@@ -2,20 +2,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
-use const_format::concatcp;
-use sqlx::{QueryBuilder, Sqlite};
-
 use super::{
     Error, Store,
+    db::{Columns, Dialect, Query, params},
     read::{self, CHANGE, CREATED, DELIVERY},
-    row::Columns,
     scan::{Scan, any_of},
 };
 use crate::domain::{
     Attempt, Change, Delivery, DeliveryId, EndpointKey, Event, EventId, EventSummary, Page, Pattern, Payload,
     Pos, State, TenantKey, TimeRange, Timestamp, Uid,
 };
+use bytes::Bytes;
+use const_format::concatcp;
 
 /// A page of the feed: deliveries made.
 pub(super) const FEED_MADE: &str =
@@ -85,7 +83,7 @@ macro_rules! event_sql {
     ($payload:literal) => {
         concat!(
             "SELECT e.pos, e.tenant, e.salt, e.created_at, e.priority, e.deliver_at, e.expires_at, e.type, \
-             e.idempotency_key, e.metadata, e.content_type, length(e.payload), ",
+             e.idempotency_key, e.metadata, e.content_type, CAST(length(e.payload) AS BIGINT), ",
             $payload,
             " FROM events e WHERE "
         )
@@ -100,7 +98,7 @@ impl Store {
     /// One event with its payload.
     pub async fn event(&self, id: EventId) -> Result<Option<Event>, Error> {
         let sql = concat!(event_sql!("e.payload"), "e.pos = $1");
-        let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&self.readers).await?;
+        let row = self.readers.row(sql, &params![id.pos()]).await?;
         let event = row.map(|row| event(&row)).transpose()?;
         Ok(event.map(|(event, _)| event).filter(|event| event.id == id))
     }
@@ -113,7 +111,7 @@ impl Store {
         payloads: bool,
         page: Page,
     ) -> Result<(Vec<SizedEvent>, Option<Pos>), Error> {
-        let select = || select_events(tenant, filter, payloads);
+        let select = || select_events(self.readers.dialect(), tenant, filter, payloads);
         let fits = |(event, _): &SizedEvent| Pattern::any(&filter.event_types, &event.event_type);
         let pos = |(event, _): &SizedEvent| event.id.pos();
         let scan = Scan { select, column: "e.pos", decode: event, fits, pos, heavy: payloads };
@@ -122,8 +120,7 @@ impl Store {
 
     /// Counts an event's deliveries.
     pub async fn event_summary(&self, event: EventId) -> Result<EventSummary, Error> {
-        let rows =
-            sqlx::query(EVENT_SUMMARY).bind(event.pos().0.cast_signed()).fetch_all(&self.readers).await?;
+        let rows = self.readers.rows(EVENT_SUMMARY, &params![event.pos()]).await?;
         let mut summary = EventSummary::default();
         for row in rows {
             let count = row.small(1)?;
@@ -140,7 +137,7 @@ impl Store {
     /// One delivery.
     pub async fn delivery(&self, tenant: TenantKey, id: DeliveryId) -> Result<Option<Delivery>, Error> {
         let sql = concatcp!(DELIVERY, " WHERE d.pos = $1");
-        let row = sqlx::query(sql).bind(id.pos().0.cast_signed()).fetch_optional(&self.readers).await?;
+        let row = self.readers.row(sql, &params![id.pos()]).await?;
         let delivery = row.map(|row| read::delivery(&row)).transpose()?;
         Ok(delivery.filter(|it| it.tenant == tenant && it.id == id))
     }
@@ -153,7 +150,7 @@ impl Store {
         page: Page,
         now: Timestamp,
     ) -> Result<(Vec<Delivery>, Option<Pos>), Error> {
-        let select = || select_deliveries(tenant, filter);
+        let select = || select_deliveries(self.readers.dialect(), tenant, filter);
         let fits = |delivery: &Delivery| filter.fits(delivery, now);
         let pos = |delivery: &Delivery| delivery.id.pos();
         let scan = Scan { select, column: "d.pos", decode: read::delivery, fits, pos, heavy: false };
@@ -162,9 +159,8 @@ impl Store {
 
     /// The attempts of a delivery, first to last: a walk along its chain.
     pub async fn attempts(&self, delivery: &Delivery) -> Result<Vec<Arc<Attempt>>, Error> {
-        let query = sqlx::query(ATTEMPTS).bind(delivery.last_change.0.cast_signed());
-        let rows = query.fetch_all(&self.readers).await?;
-        let changes: Result<Vec<Change>, _> = rows.iter().map(read::change).collect();
+        let rows = self.readers.rows(ATTEMPTS, &params![delivery.last_change]).await?;
+        let changes: Result<Vec<Change>, _> = rows.iter().map(|row| read::change(row)).collect();
         Ok(changes?.into_iter().filter_map(|change| change.attempt).collect())
     }
 
@@ -174,15 +170,9 @@ impl Store {
         tenant: TenantKey,
         ids: &[Arc<str>],
     ) -> Result<Vec<EndpointKey>, Error> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT key FROM endpoints WHERE tenant = ");
-        query.push_bind(tenant.0).push(" AND id IN (");
-        let mut list = query.separated(", ");
-        for id in ids {
-            list.push_bind(id.to_string());
-        }
-        query.push(")");
-        let keys: Vec<i64> = query.build_query_scalar().fetch_all(&self.readers).await?;
-        Ok(keys.into_iter().map(EndpointKey).collect())
+        let mut query = self.readers.query("SELECT key FROM endpoints WHERE tenant = ");
+        query.bind(tenant).push(" AND id IN (").bind_all(ids).push(")");
+        self.readers.all(&query).await?.iter().map(|row| row.number(0).map(EndpointKey)).collect()
     }
 
     /// Up to `limit` changes after `after` and not beyond `upto`, and the position
@@ -194,23 +184,11 @@ impl Store {
         limit: usize,
     ) -> Result<(Vec<Arc<Change>>, Pos), Error> {
         let mut found = Vec::new();
-        let bounds = (after.0.cast_signed(), upto.0.cast_signed(), limit as i64);
-        for row in sqlx::query(FEED_MADE)
-            .bind(bounds.0)
-            .bind(bounds.1)
-            .bind(bounds.2)
-            .fetch_all(&self.readers)
-            .await?
-        {
+        let bounds = params![after, upto, limit as i64];
+        for row in self.readers.rows(FEED_MADE, &bounds).await? {
             found.push(Arc::new(read::created(&row)?));
         }
-        for row in sqlx::query(FEED_LATER)
-            .bind(bounds.0)
-            .bind(bounds.1)
-            .bind(bounds.2)
-            .fetch_all(&self.readers)
-            .await?
-        {
+        for row in self.readers.rows(FEED_LATER, &bounds).await? {
             found.push(Arc::new(read::change(&row)?));
         }
         found.sort_by_key(|change| change.pos);
@@ -222,46 +200,42 @@ impl Store {
 
     /// The position from which every change at or after an instant follows.
     pub async fn position_at(&self, at: Timestamp) -> Result<Pos, Error> {
-        let pos: Option<i64> =
-            sqlx::query_scalar("SELECT pos FROM marks WHERE at < $1 ORDER BY at DESC LIMIT 1")
-                .bind(at.0)
-                .fetch_optional(&self.readers)
-                .await?;
-        Ok(pos.map_or(Pos(0), |pos| Pos(pos.cast_unsigned())))
+        let sql = "SELECT pos FROM marks WHERE at < $1 ORDER BY at DESC LIMIT 1";
+        let row = self.readers.row(sql, &params![at]).await?;
+        row.map_or(Ok(Pos(0)), |row| row.pos(0))
     }
 }
 
-pub(super) fn select_events(tenant: TenantKey, filter: &EventFilter, payloads: bool) -> QueryBuilder<Sqlite> {
+pub(super) fn select_events(
+    dialect: Dialect,
+    tenant: TenantKey,
+    filter: &EventFilter,
+    payloads: bool,
+) -> Query {
     let sql = if payloads { event_sql!("e.payload") } else { event_sql!("NULL") };
-    let mut query = QueryBuilder::new(sql);
-    query.push("e.tenant = ").push_bind(tenant.0);
+    let mut query = Query::new(dialect, sql);
+    query.push("e.tenant = ").bind(tenant);
     if let Some(key) = &filter.idempotency_key {
-        query.push(" AND e.pos = (SELECT i.event FROM idempotency i WHERE i.tenant = ").push_bind(tenant.0);
-        query.push(" AND i.key = ").push_bind(key.clone()).push(")");
+        query.push(" AND e.pos = (SELECT i.event FROM idempotency i WHERE i.tenant = ").bind(tenant);
+        query.push(" AND i.key = ").bind(key).push(")");
     }
     created(&mut query, "e.created_at", filter.created);
     query
 }
 
-pub(super) fn select_deliveries(tenant: TenantKey, filter: &DeliveryFilter) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(DELIVERY);
-    query.push(" WHERE d.tenant = ").push_bind(tenant.0);
+pub(super) fn select_deliveries(dialect: Dialect, tenant: TenantKey, filter: &DeliveryFilter) -> Query {
+    let mut query = Query::new(dialect, DELIVERY);
+    query.push(" WHERE d.tenant = ").bind(tenant);
     if let Some(events) = &filter.events {
-        let positions: Vec<_> = events.iter().map(|event| event.pos().0).collect();
-        let positions = serde_json::json!(positions).to_string();
-        query.push(" AND d.pos IN (SELECT r.pos FROM json_each(").push_bind(positions.clone());
-        query.push(") j JOIN events x ON x.pos = j.value JOIN deliveries r ON r.pos > x.pos AND r.pos <= x.pos + x.fanout");
-        query.push(" UNION ALL SELECT r.pos FROM json_each(").push_bind(positions);
-        query.push(") j JOIN deliveries r ON r.event = j.value WHERE r.replay_of IS NOT NULL)");
+        let positions: Vec<_> = events.iter().map(|event| event.pos().0.cast_signed()).collect();
+        query.push(" AND d.pos IN (SELECT r.pos FROM ").list(positions.clone());
+        query.push(" JOIN events x ON x.pos = j.value JOIN deliveries r ON r.pos > x.pos AND r.pos <= x.pos + x.fanout");
+        query.push(" UNION ALL SELECT r.pos FROM ").list(positions);
+        query.push(" JOIN deliveries r ON r.event = j.value WHERE r.replay_of IS NOT NULL)");
     }
     if let Some(ids) = &filter.endpoints {
-        query.push(" AND d.endpoint IN (SELECT n.key FROM endpoints n WHERE n.tenant = ").push_bind(tenant.0);
-        query.push(" AND n.id IN (");
-        let mut list = query.separated(", ");
-        for id in ids {
-            list.push_bind(id.to_string());
-        }
-        query.push("))");
+        query.push(" AND d.endpoint IN (SELECT n.key FROM endpoints n WHERE n.tenant = ").bind(tenant);
+        query.push(" AND n.id IN (").bind_all(ids).push("))");
     }
     if !filter.states.is_empty() {
         let states: Vec<_> = filter.states.iter().map(|state| i64::from(*state as u8)).collect();
@@ -271,16 +245,16 @@ pub(super) fn select_deliveries(tenant: TenantKey, filter: &DeliveryFilter) -> Q
     query
 }
 
-pub(super) fn created(query: &mut QueryBuilder<Sqlite>, column: &str, range: TimeRange) {
+pub(super) fn created(query: &mut Query, column: &str, range: TimeRange) {
     if let Some(start) = range.start {
-        query.push(" AND ").push(column).push(" >= ").push_bind(start.0);
+        query.push(" AND ").push(column).push(" >= ").bind(start);
     }
     if let Some(end) = range.end {
-        query.push(" AND ").push(column).push(" < ").push_bind(end.0);
+        query.push(" AND ").push(column).push(" < ").bind(end);
     }
 }
 
-pub(super) fn event(row: &impl Columns) -> Result<SizedEvent, Error> {
+pub(super) fn event(row: &dyn Columns) -> Result<SizedEvent, Error> {
     let created_at = row.time(3)?;
     let metadata: Option<BTreeMap<String, String>> = row.text(9)?.map(serde_json::from_str).transpose()?;
     let event = Event {

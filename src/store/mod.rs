@@ -13,15 +13,20 @@
 
 mod api_keys;
 mod audit;
+mod db;
 mod deliveries;
 mod directory;
 mod endpoints;
 mod error;
 mod hot;
+mod journal;
 mod letters;
 mod lists;
+mod load;
+mod news;
 mod open;
 mod operations;
+mod partitions;
 mod private;
 mod publish;
 mod read;
@@ -29,8 +34,8 @@ mod recent;
 mod reseal;
 mod retention;
 mod room;
-mod row;
 mod scan;
+mod shards;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -47,7 +52,6 @@ use std::{
     },
 };
 
-use sqlx::SqlitePool;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -55,34 +59,38 @@ use tokio::{
 
 pub use self::{
     audit::AuditFilter,
+    db::{PostgresError, Server},
     deliveries::{Finish, Steered},
     directory::{Credential, Directory},
     endpoints::{Created, Edited},
     error::Error,
     hot::Hot,
+    journal::{Entry, Note},
     letters::{Discarded, LetterFilter},
     lists::{DeliveryFilter, EventFilter, SizedEvent},
     open::OpenError,
     operations::Task,
     publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused, content_hash},
-    recent::{RECENT_MAX, Recent},
+    recent::{Next, RECENT_MAX, Recent},
     reseal::Resealed,
     retention::Cutoff,
+    shards::Shards,
     tenants::Changed,
     tx::SharedRoutes,
     writer::Gauges,
 };
 use self::{
+    db::Readers,
     publish::Handed,
     retention::Sweep,
     room::{Place, Room},
-    tx::{Reroute, Tx},
+    tx::Tx,
     writer::{Closure, Inbox, Write, Writer},
 };
 use crate::{
     domain::{
-        ApiKey, ApiKeyId, AuditEntry, DeliveryId, Endpoint, EndpointKey, EventId, NewEvent, Operation,
-        OperationId, Pos, Tenant, TenantKey, Timestamp,
+        ApiKey, ApiKeyId, AuditEntry, DeliveryId, Endpoint, EndpointKey, EventId, InstanceId, NewEvent,
+        Operation, OperationId, Pos, Tenant, TenantKey, Timestamp,
     },
     vault::Vault,
 };
@@ -93,8 +101,10 @@ const INBOX_MAX: usize = 16 * 1024;
 /// How the store is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Directory of the database and its lock.
-    pub directory: PathBuf,
+    /// Where the database is.
+    pub location: Location,
+    /// This run of the process.
+    pub instance: InstanceId,
     /// Seals and opens what is secret.
     pub vault: Vault,
     /// Identity given to a store when it is made.
@@ -112,15 +122,25 @@ pub struct Config {
     pub crash_after_publishes: Option<u64>,
 }
 
+/// Where a database is.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// A file in a directory of its own, of one process.
+    Directory(PathBuf),
+    /// A PostgreSQL server, shared with other processes.
+    Server(Box<Server>),
+}
+
 /// The store.
 #[derive(Debug)]
 pub struct Store {
-    readers: SqlitePool,
+    readers: Readers,
     inbox: mpsc::Sender<Write>,
     results: mpsc::UnboundedSender<Vec<Finish>>,
     recent: Arc<Recent>,
     routes: Arc<SharedRoutes>,
     directory: Arc<Directory>,
+    shards: Arc<Shards>,
     hot: Arc<Hot>,
     gauges: Arc<Gauges>,
     room: Room,
@@ -129,7 +149,7 @@ pub struct Store {
     incarnation: u32,
     stale: bool,
     config: Config,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Store {
@@ -138,37 +158,32 @@ impl Store {
     pub async fn open(
         config: Config,
     ) -> Result<(Arc<Self>, oneshot::Receiver<Result<(), Error>>), OpenError> {
-        let open::Opened { writer: conn, readers, lock, stale } = open::open(&config).await?;
-        let fact = |name| open::fact(&conn, name).map(Option::unwrap_or_default);
-        let recent = Arc::new(Recent::new(Pos(fact("position")?.cast_unsigned())));
-        let routes = Arc::new(SharedRoutes::default());
-        routes.apply(endpoints::all(&conn, &config.vault)?.into_iter().map(Reroute::Put).collect());
-        let directory = Arc::new(Directory::default());
-        directory.apply(tenants::all(&conn)?);
-        directory.apply(api_keys::all(&conn)?);
+        let open::Opened { conn, readers, lock, stale } = open::open(&config).await?;
+        let loading = load::load(conn, &config);
+        let loaded = tokio::task::spawn_blocking(loading).await.expect("loading a store does not panic")?;
+        let load::Loaded { conn, position, latest, compacted, incarnation, routes, directory, shards, open } =
+            loaded;
+        let recent = Arc::new(Recent::new(position));
         let (gauges, hot) = (Arc::new(Gauges::default()), Arc::new(Hot::default()));
-        let open = conn.query_row("SELECT count(*) FROM deliveries WHERE state < 2", [], |row| row.get(0))?;
         gauges.open.store(open, Ordering::Relaxed);
-        let last_mark: Option<i64> = conn.query_row("SELECT max(at) FROM marks", [], |row| row.get(0))?;
-        let last_mark = Timestamp(last_mark.unwrap_or(0));
-        let compacted = AtomicU64::new(fact("compacted")?.cast_unsigned());
-        let incarnation = fact("incarnation")? as u32;
         let (inbox, writes) = mpsc::channel(INBOX_MAX);
         let (results, finishes) = mpsc::unbounded_channel();
         let writer = Writer {
             conn,
+            runtime: Handle::current(),
             routes: Arc::clone(&routes),
             directory: Arc::clone(&directory),
+            shards: Arc::clone(&shards),
             recent: Arc::clone(&recent),
             hot: Arc::clone(&hot),
             gauges: Arc::clone(&gauges),
             config: config.clone(),
-            position: recent.position(),
-            latest: last_mark,
-            last_mark,
+            position,
+            latest,
+            last_mark: latest,
             finishes: Vec::new(),
         };
-        let ended = writer.start(Inbox { writes, finishes }, Handle::current()).map_err(OpenError::Thread)?;
+        let ended = writer.start(Inbox { writes, finishes }).map_err(OpenError::Thread)?;
         let store = Self {
             readers,
             inbox,
@@ -176,10 +191,11 @@ impl Store {
             recent,
             routes,
             directory,
+            shards,
             hot,
             gauges,
             room: Room::new(config.pending_bytes_max),
-            compacted,
+            compacted: AtomicU64::new(compacted.0),
             sweep: Mutex::default(),
             incarnation,
             stale,
@@ -205,6 +221,22 @@ impl Store {
     /// The routing table.
     pub fn routes(&self) -> &SharedRoutes {
         &self.routes
+    }
+
+    /// Takes in what other processes have committed by now: what is in memory is as it
+    /// stands after this. Alone there is nothing to do.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Write::Look(reply)).await.map_err(|_| Error::Unavailable(None))?;
+        answer.await.map_err(|_| Error::Unavailable(None))?
+    }
+
+    /// Whether other processes may use the database, too.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.config.location, Location::Server(_))
     }
 
     /// Tenants, keys and what tenants use.

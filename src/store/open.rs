@@ -1,32 +1,18 @@
-//! Opening the store: one process, one file, a SQLite that can be trusted.
+//! Opening the store, and bringing its tables up to date.
 
-use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs::File, path::PathBuf};
 
-use rusqlite::{Connection, OptionalExtension as _};
 use sqlx::{
-    ConnectOptions as _, Connection as _, SqlStr, SqlitePool,
+    SqlStr,
     migrate::{Migration, MigrationType, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
 
-use super::{Config, Error, reseal};
-use crate::vault;
-
-/// The oldest SQLite that does not corrupt a WAL database when two connections
-/// write and checkpoint at once (the "WAL-reset" bug, 3.7.0 to 3.51.2).
-const SQLITE_MIN: [u32; 3] = [3, 51, 3];
-/// Connections for reads. Two cores have no use for more at once.
-const READERS: u32 = 4;
-/// How long a connection waits for a lock.
-const BUSY: Duration = Duration::from_secs(5);
-/// What every connection has.
-const PRAGMAS: [(&str, &str); 4] =
-    [("trusted_schema", "OFF"), ("mmap_size", "0"), ("temp_store", "MEMORY"), ("cache_size", "-8000")];
+use super::{
+    Config, Error, Location,
+    db::{self, Conn, Dialect, Link, PostgresError, Readers, params},
+    reseal,
+};
+use crate::{domain::Pos, vault};
 
 /// Why a store cannot be opened. Each sentence says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +70,9 @@ pub enum OpenError {
         /// Why.
         why: vault::OpenError,
     },
+    /// The server cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
     /// Anything else.
     #[error("cannot open the database")]
     Database(#[from] Error),
@@ -95,143 +84,68 @@ pub enum OpenError {
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
-/// The file, opened: one connection that writes, some that read, and the lock.
+/// The store, opened: one connection that writes, some that read.
 pub(super) struct Opened {
-    pub writer: Connection,
-    pub readers: SqlitePool,
-    pub lock: File,
+    pub conn: Conn,
+    pub readers: Readers,
+    /// Of the file's directory.
+    pub lock: Option<File>,
     /// Something is not sealed under the current master key.
     pub stale: bool,
 }
 
 /// Opens or makes the store.
 pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
-    let directory = &config.directory;
-    let (lock, file) = (lock(directory)?, directory.join("hookwire.db"));
-    migrate(&file).await?;
-    let writer = writer(&file)?;
-    let boot = boot();
-    if must_check(fact(&writer, "clean")?, fact(&writer, "boot")?, boot) {
-        quick_check(&writer, directory)?;
-    }
-    let stale = reseal::unlock(&writer, &config.vault)?;
-    let sql =
-        "INSERT INTO meta VALUES ('clean', 0), ('boot', ?) ON CONFLICT DO UPDATE SET value = excluded.value";
-    writer.execute(sql, [boot])?;
-    let sql = "INSERT INTO meta VALUES ('incarnation', ?) ON CONFLICT DO NOTHING";
-    writer.execute(sql, [config.incarnation])?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .min_connections(1)
-        .acquire_timeout(Duration::from_secs(5))
-        .connect_with(reading(&file))
-        .await?;
-    Ok(Opened { writer, readers, lock, stale })
+    let (conn, readers, lock) = match &config.location {
+        Location::Directory(directory) => {
+            let file = db::open_sqlite(directory).await?;
+            (Conn::Sqlite(file.writer), Readers::Sqlite(file.readers), Some(file.lock))
+        }
+        Location::Server(server) => {
+            let mut conn = server.connect("migration").await?;
+            server.check(&mut conn).await?;
+            migrator(Dialect::Postgres).run_direct(None, &mut conn, false).await?;
+            let (server, readers) = ((**server).clone(), server.readers());
+            // It has a runtime of its own, which must not be made on this one.
+            let link = tokio::task::spawn_blocking(move || Link::open(server));
+            let link = link.await.expect("opening a connection does not panic")?;
+            (Conn::Postgres(link), Readers::Postgres(readers), None)
+        }
+    };
+    let (conn, stale) = on_a_thread(conn, config).await?;
+    Ok(Opened { conn, readers, lock, stale })
 }
 
-/// Marks an orderly stop and closes the file.
-pub(super) fn close(writer: Connection) -> Result<(), Error> {
-    writer.execute("UPDATE meta SET value = 1 WHERE key = 'clean'", [])?;
-    writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    writer.close().map_err(|(_, error)| error.into())
+/// What the writer's connection is needed for at the start.
+async fn on_a_thread(conn: Conn, config: &Config) -> Result<(Conn, bool), OpenError> {
+    let (vault, incarnation) = (config.vault.clone(), config.incarnation);
+    let work = move || {
+        // Alone for this moment; nothing of the journal is wanted yet.
+        conn.begin(Pos(i64::MAX.cast_unsigned()))?;
+        let sql = "INSERT INTO meta VALUES ('incarnation', $1) ON CONFLICT DO NOTHING";
+        conn.execute(sql, &params![incarnation])?;
+        let stale = reseal::unlock(&conn, &vault)?;
+        conn.commit(None)?;
+        Ok((conn, stale))
+    };
+    tokio::task::spawn_blocking(work).await.expect("the start of a store does not panic")
 }
 
-/// Makes the file if there is none and brings its tables up to date.
-async fn migrate(file: &Path) -> Result<(), OpenError> {
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .disable_statement_logging();
-    let mut conn = options.connect().await?;
-    let found: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut conn).await?;
-    let parts: Vec<u32> = found.split('.').filter_map(|part| part.parse().ok()).collect();
-    if parts.as_slice() < SQLITE_MIN.as_slice() {
-        return Err(OpenError::Version { found });
-    }
-    migrator().run_direct(None, &mut conn, false).await?;
-    Ok(conn.close().await?)
-}
-
-/// The connection that writes.
-fn writer(file: &Path) -> Result<Connection, rusqlite::Error> {
-    let conn = Connection::open(file)?;
-    conn.busy_timeout(BUSY)?;
-    conn.set_prepared_statement_cache_capacity(64);
-    // With NORMAL a committed transaction can vanish on power loss.
-    conn.pragma_update(None, "synchronous", "FULL")?;
-    conn.pragma_update(None, "foreign_keys", true)?;
-    // 16 MiB of pages between checkpoints; the default of 4 MiB checkpoints four
-    // times as often without gain.
-    conn.pragma_update(None, "wal_autocheckpoint", 4000)?;
-    for (name, value) in PRAGMAS {
-        conn.pragma_update(None, name, value)?;
-    }
-    Ok(conn)
-}
-
-/// How connections that read are made.
-fn reading(file: &Path) -> SqliteConnectOptions {
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .read_only(true)
-        .busy_timeout(BUSY)
-        .statement_cache_capacity(256)
-        // A page goes over from the store's thread in one piece; with the default of
-        // 50 rows it waits for its reader several times, long if there is much to do.
-        .row_buffer_size(512)
-        .disable_statement_logging();
-    PRAGMAS.into_iter().fold(options, |options, (name, value)| options.pragma(name, value))
-}
-
-fn lock(directory: &Path) -> Result<File, OpenError> {
-    let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
-    // For its owner only: payloads stand there in the open.
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let path = directory.join("hookwire.lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: directory.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// One of the facts about the store; `boot`, the run of the machine that last opened
-/// it, came after the schema that lists the others.
-pub(super) fn fact(conn: &Connection, name: &str) -> Result<Option<i64>, rusqlite::Error> {
-    conn.query_row("SELECT value FROM meta WHERE key = ?", [name], |row| row.get(0)).optional()
-}
-
-/// Tells this run of the machine from others; zero where the system does not say.
-fn boot() -> i64 {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.get(..8).and_then(|start| i64::from_str_radix(start, 16).ok()).unwrap_or(0)
-}
-
-/// Whether the file is to be checked before it is used. What was written before the
-/// mere end of a process is all there, as the system has it; only when the machine
-/// stopped, or may have, some of it may be missing.
-fn must_check(clean: Option<i64>, written_in: Option<i64>, boot: i64) -> bool {
-    clean == Some(0) && (boot == 0 || written_in != Some(boot))
-}
-
-/// Reads the whole file: 5 s for a gigabyte that is not in memory.
-fn quick_check(conn: &Connection, directory: &Path) -> Result<(), OpenError> {
-    let finding: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if finding == "ok" { Ok(()) } else { Err(OpenError::Damaged { path: directory.to_owned(), finding }) }
-}
-
-fn migrator() -> Migrator {
-    let migrations = [
-        (1, "foundation", include_str!("migrations/sqlite/0001_foundation.sql")),
-        (2, "tenants", include_str!("migrations/sqlite/0002_tenants.sql")),
-        (3, "sealed", include_str!("migrations/sqlite/0003_sealed.sql")),
-    ];
-    let migrations = migrations.map(|(version, name, sql)| {
-        Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+/// The tables of each database, and how they came to be.
+pub(super) fn migrator(dialect: Dialect) -> Migrator {
+    let migrations: &[(i64, &str, &str)] = match dialect {
+        Dialect::Sqlite => &[
+            (1, "foundation", include_str!("migrations/sqlite/0001_foundation.sql")),
+            (2, "tenants", include_str!("migrations/sqlite/0002_tenants.sql")),
+            (3, "sealed", include_str!("migrations/sqlite/0003_sealed.sql")),
+        ],
+        Dialect::Postgres => &[(1, "foundation", include_str!("migrations/postgres/0001_foundation.sql"))],
+    };
+    let migrations = migrations.iter().map(|(version, name, sql)| {
+        let sql = SqlStr::from_static(sql);
+        Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)
     });
-    Migrator::with_migrations(migrations.to_vec())
+    Migrator::with_migrations(migrations.collect())
 }
 
 impl From<sqlx::Error> for OpenError {
@@ -243,20 +157,5 @@ impl From<sqlx::Error> for OpenError {
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Database(error.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_is_checked_after_the_machine_stopped_without_closing_it() {
-        assert!(must_check(Some(0), Some(7), 8));
-        assert!(must_check(Some(0), None, 8));
-        assert!(must_check(Some(0), Some(0), 0), "the system does not tell its runs apart");
-        assert!(!must_check(Some(0), Some(8), 8), "only the process ended");
-        assert!(!must_check(Some(1), Some(7), 8), "closed in order");
-        assert!(!must_check(None, None, 8), "just made");
     }
 }

@@ -1,13 +1,10 @@
 //! Operations: their rows, and one step of their work.
 
-use rusqlite::params;
-use sqlx::{Row as _, sqlite::SqliteRow};
-
 use super::{
     Error, Store,
+    db::{Columns, Row, params},
     deliveries::Steered,
     letters::{self, Discarded, LetterFilter},
-    row::Columns,
     tx::Tx,
 };
 use crate::domain::{
@@ -37,21 +34,21 @@ pub struct Task {
 pub(super) fn create(tx: &mut Tx<'_>, task: Task) -> Result<Operation, Error> {
     let mut operation = task.operation;
     let sql = "INSERT INTO operations (tenant, salt, kind, state, created_at, updated_at, total, succeeded, failed, \
-         skipped, failures, filter, per_second, cursor) VALUES (?1,?2,?3,?4,?5,?5,?6,0,0,0,'[]',?7,?8,0) \
+         skipped, failures, filter, per_second, cursor) VALUES ($1,$2,$3,$4,$5,$5,$6,0,0,0,'[]',$7,$8,0) \
          RETURNING seq";
-    let seq: i64 = tx.conn.prepare_cached(sql)?.query_row(
-        params![
-            operation.tenant,
-            operation.id.0.salt(),
-            operation.kind as u8,
-            operation.state as u8,
-            operation.created_at,
-            operation.total.cast_signed(),
-            serde_json::to_string(&task.filter)?,
-            task.per_second,
-        ],
-        |row| row.get(0),
-    )?;
+    let values = params![
+        operation.tenant,
+        operation.id.0.salt(),
+        operation.kind as u8,
+        operation.state as u8,
+        operation.created_at,
+        operation.total.cast_signed(),
+        serde_json::to_string(&task.filter)?,
+        task.per_second,
+    ];
+    let seq = tx.conn.number(sql, &values)?;
+    let seq = seq.ok_or_else(|| Error::Corrupt("an operation got no number".to_owned()))?;
+    tx.wake_operations();
     let salt = operation.id.0.salt();
     operation.id = OperationId(Uid::new(operation.created_at, salt, Pos(seq.cast_unsigned())));
     Ok(operation)
@@ -86,9 +83,9 @@ pub(super) fn step(
     if last {
         operation.total = operation.succeeded + operation.failed + operation.skipped;
     }
-    let sql = "UPDATE operations SET state = ?, updated_at = ?, ended_at = ?, total = ?, succeeded = ?, failed = ?, \
-         skipped = ?, failures = ?, cursor = coalesce(?, cursor) WHERE seq = ?";
-    tx.conn.prepare_cached(sql)?.execute(params![
+    let sql = "UPDATE operations SET state = $1, updated_at = $2, ended_at = $3, total = $4, succeeded = $5, \
+         failed = $6, skipped = $7, failures = $8, cursor = coalesce($9, cursor) WHERE seq = $10";
+    let values = params![
         operation.state as u8,
         now,
         last.then_some(now),
@@ -99,7 +96,8 @@ pub(super) fn step(
         serde_json::to_string(&operation.failures)?,
         cursor,
         id.pos(),
-    ])?;
+    ];
+    tx.conn.execute(sql, &values)?;
     Ok(!last)
 }
 
@@ -138,21 +136,21 @@ pub(super) fn cancel(tx: &mut Tx<'_>, id: OperationId, now: Timestamp) -> Result
     let Some(mut operation) = found else { return Ok(None) };
     operation.state = OperationState::Cancelled;
     (operation.updated_at, operation.ended_at) = (now, Some(now));
-    let sql = "UPDATE operations SET state = ?1, updated_at = ?2, ended_at = ?2 WHERE seq = ?3";
-    tx.conn.prepare_cached(sql)?.execute(params![operation.state as u8, now, id.pos()])?;
+    let sql = "UPDATE operations SET state = $1, updated_at = $2, ended_at = $2 WHERE seq = $3";
+    tx.conn.execute(sql, &params![operation.state as u8, now, id.pos()])?;
+    tx.wake_operations();
     Ok(Some(operation))
 }
 
 fn read(tx: &mut Tx<'_>, id: OperationId) -> Result<Option<Operation>, Error> {
-    let mut query = tx.conn.prepare_cached(ONE)?;
-    let operation = query.query_and_then([id.pos()], |row| decode(row))?.next().transpose()?;
+    let operation = tx.conn.row(ONE, &params![id.pos()], decode)?;
     Ok(operation.filter(|operation| operation.id == id))
 }
 
 impl Store {
     /// One operation.
     pub async fn operation(&self, tenant: TenantKey, id: OperationId) -> Result<Option<Operation>, Error> {
-        let row = sqlx::query(ONE).bind(id.pos().0.cast_signed()).fetch_optional(&self.readers).await?;
+        let row = self.readers.row(ONE, &params![id.pos()]).await?;
         let operation = row.map(|row| decode(&row)).transpose()?;
         Ok(operation.filter(|it| it.tenant == tenant && it.id == id))
     }
@@ -171,7 +169,7 @@ impl Store {
             " FROM operations WHERE tenant = $1 AND seq < $2 ORDER BY seq DESC"
         );
         let before = page.after.map_or(i64::MAX, |pos| pos.0.cast_signed());
-        let rows = sqlx::query(sql).bind(tenant.0).bind(before).fetch_all(&self.readers).await?;
+        let rows = self.readers.rows(sql, &params![tenant, before]).await?;
         let mut found = Vec::new();
         for row in &rows {
             let operation = decode(row)?;
@@ -195,12 +193,12 @@ impl Store {
             COLUMNS,
             ", filter, per_second, cursor FROM operations WHERE ended_at IS NULL ORDER BY seq"
         );
-        let rows = sqlx::query(sql).fetch_all(&self.readers).await?;
-        let task = |row: &SqliteRow| {
+        let rows = self.readers.rows(sql, &[]).await?;
+        let task = |row: &Row| {
             Ok(Task {
                 operation: decode(row)?,
                 filter: serde_json::from_str(row.word(13)?)?,
-                per_second: row.try_get(14)?,
+                per_second: row.real(14)?,
                 cursor: row.pos(15)?,
             })
         };
@@ -208,7 +206,7 @@ impl Store {
     }
 }
 
-fn decode(row: &impl Columns) -> Result<Operation, Error> {
+fn decode(row: &dyn Columns) -> Result<Operation, Error> {
     let seq = row.number(0)?;
     let bad = |what: &str| Error::corrupt(what, seq);
     let created_at = row.time(5)?;

@@ -2,10 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use rusqlite::{OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, room::Place, tx::Tx};
+use super::{
+    Error,
+    db::{Columns, Sql, Value, params},
+    room::Place,
+    tx::Tx,
+};
 use crate::domain::{
     Change, ChangeKind, Delivery, DeliveryId, Endpoint, Event, EventId, NewEvent, Pos, Quota, TenantKey,
     Timestamp, Uid, Usage,
@@ -14,14 +18,21 @@ use crate::domain::{
 /// How long an idempotency key is remembered: 24 h.
 pub const IDEMPOTENCY_WINDOW: i64 = 24 * 3600 * 1_000_000;
 
-const EVENT: &str = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)";
-/// A new delivery: pending, never tried, at revision 1 since it was made.
-const DELIVERY: &str = "INSERT INTO deliveries VALUES \
-     (?,?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,1,?,NULL,NULL,NULL,NULL,NULL,NULL)";
-const KEY: &str = "INSERT INTO idempotency VALUES (?,?,?,?,?) ON CONFLICT (tenant, key) DO UPDATE SET \
+const RENEW_KEY: &str = "ON CONFLICT (tenant, key) DO UPDATE SET \
      hash = excluded.hash, event = excluded.event, expires_at = excluded.expires_at";
-const KNOWN_KEY: &str = "SELECT i.hash, i.event, e.created_at, e.salt, e.fanout FROM idempotency i \
-     JOIN events e ON e.pos = i.event WHERE i.tenant = ? AND i.key = ? AND i.expires_at > ?";
+macro_rules! known_keys {
+    ($end:literal) => {
+        concat!(
+            "SELECT i.tenant, i.key, i.expires_at, i.hash, i.event, e.created_at, e.salt, e.fanout \
+             FROM idempotency i JOIN events e ON e.pos = i.event WHERE ",
+            $end
+        )
+    };
+}
+pub(super) const KNOWN_KEYS: Sql = Sql {
+    sqlite: known_keys!("i.tenant = ? AND i.key = ?"),
+    postgres: known_keys!("(i.tenant, i.key) IN (SELECT k.tenant, k.key FROM {rows} AS k (tenant, key))"),
+};
 
 /// Events handed in together.
 #[derive(Debug)]
@@ -114,6 +125,9 @@ struct Known {
     matched: u32,
 }
 
+/// Idempotency keys that the store knows, and until when.
+type Stored = HashMap<(TenantKey, String), (Timestamp, Known)>;
+
 struct KeyRow {
     tenant: TenantKey,
     key: String,
@@ -135,13 +149,15 @@ impl Tx<'_> {
         &mut self,
         publishes: impl Iterator<Item = &'p Handed>,
     ) -> Result<Vec<Vec<Result<Published, Refused>>>, Error> {
+        let publishes: Vec<_> = publishes.collect();
         let (mut accepted, mut keys, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        let stored = self.known_keys(&publishes)?;
         let mut in_batch: HashMap<(TenantKey, String), ([u8; 16], EventId, u32)> = HashMap::new();
         for Handed { publish, hashes, .. } in publishes {
-            let mut known = Vec::with_capacity(publish.events.len());
-            for (event, hash) in publish.events.iter().zip(hashes) {
-                known.push(self.known(event, *hash, publish.at, &in_batch)?);
-            }
+            let known = |(event, hash): (&NewEvent, &Option<[u8; 16]>)| {
+                known(event, *hash, publish.at, &in_batch, &stored)
+            };
+            let known: Vec<_> = publish.events.iter().zip(hashes).map(known).collect();
             let quota = match self.quota_of(publish) {
                 Ok(quota) => quota,
                 Err(refused) => {
@@ -228,28 +244,20 @@ impl Tx<'_> {
             .or_else(|| over("queued bytes", quota.queued_bytes, queued))
     }
 
-    /// What the store says of an event's idempotency key.
-    fn known(
-        &mut self,
-        event: &NewEvent,
-        hash: Option<[u8; 16]>,
-        now: Timestamp,
-        in_batch: &HashMap<(TenantKey, String), ([u8; 16], EventId, u32)>,
-    ) -> Result<Option<Result<Published, Refused>>, Error> {
-        let Some(own) = hash else { return Ok(None) };
-        let key = (event.tenant, event.idempotency_key.clone());
-        if let Some((hash, id, matched)) = in_batch.get(&key) {
-            return Ok(Some(compare(own, &Known { hash: *hash, event: *id, matched: *matched })));
-        }
-        let mut query = self.conn.prepare_cached(KNOWN_KEY)?;
-        let known = query
-            .query_row(params![event.tenant, event.idempotency_key, now], |row| {
-                let id =
-                    Uid::new(Timestamp(row.get(2)?), row.get(3)?, Pos(row.get::<_, i64>(1)?.cast_unsigned()));
-                Ok(Known { hash: row.get(0)?, event: EventId(id), matched: row.get(4)? })
-            })
-            .optional()?;
-        Ok(known.map(|known| compare(own, &known)))
+    /// Of the idempotency keys of some events those that the store knows, and until
+    /// when.
+    fn known_keys(&self, publishes: &[&Handed]) -> Result<Stored, Error> {
+        let events = publishes.iter().flat_map(|it| it.publish.events.iter().zip(&it.hashes));
+        let keys = events.filter(|(_, hash)| hash.is_some()).map(|(event, _)| event);
+        let keys = keys.map(|event| params![event.tenant, &event.idempotency_key]);
+        let known = |row: &dyn Columns| {
+            let hash = row.bytes(3)?.and_then(|hash| hash.try_into().ok());
+            let hash = hash.ok_or_else(|| Error::corrupt("idempotency.hash", row.number(4).unwrap_or(0)))?;
+            let event = EventId(Uid::new(row.time(5)?, row.small(6)?, row.pos(4)?));
+            let known = Known { hash, event, matched: row.small(7)? };
+            Ok(((TenantKey(row.number(0)?), row.word(1)?.to_owned()), (row.time(2)?, known)))
+        };
+        Ok(self.conn.rows_each(KNOWN_KEYS, keys, known)?.into_iter().collect())
     }
 
     /// Numbers an event and its deliveries.
@@ -293,12 +301,12 @@ impl Tx<'_> {
     }
 
     fn insert_events(&self, accepted: &[Accepted]) -> Result<(), Error> {
-        let mut insert = self.conn.prepare_cached(EVENT)?;
-        for Accepted { event, wanting, pos } in accepted {
-            let key = Some(event.idempotency_key.as_str()).filter(|key| !key.is_empty());
-            let metadata =
-                (!event.metadata.is_empty()).then(|| serde_json::json!(event.metadata).to_string());
-            insert.execute(params![
+        let metadata = accepted.iter().map(|Accepted { event, .. }| {
+            (!event.metadata.is_empty()).then(|| serde_json::json!(event.metadata).to_string())
+        });
+        let metadata: Vec<Option<String>> = metadata.collect();
+        let rows = accepted.iter().zip(&metadata).map(|(Accepted { event, wanting, pos }, metadata)| {
+            let mut row = params![
                 pos,
                 event.tenant,
                 event.id.0.salt(),
@@ -307,30 +315,50 @@ impl Tx<'_> {
                 event.priority,
                 event.deliver_at,
                 event.expires_at,
-                event.event_type,
-                key,
+                &event.event_type,
+                &event.idempotency_key,
                 metadata,
-                event.payload.content_type,
-                &event.payload.data[..],
-            ])?;
-        }
-        Ok(())
+                &event.payload.content_type,
+                &event.payload.data,
+            ];
+            if event.idempotency_key.is_empty() {
+                row[9] = Value::Text(None);
+            }
+            row
+        });
+        self.conn.insert("events", "", rows)
     }
 
     fn insert_keys(&self, keys: &[KeyRow]) -> Result<(), Error> {
-        let mut insert = self.conn.prepare_cached(KEY)?;
-        for KeyRow { tenant, key, hash, event, expires_at } in keys {
-            insert.execute(params![tenant, key, hash, event, expires_at])?;
-        }
-        Ok(())
+        let rows = keys.iter().map(|KeyRow { tenant, key, hash, event, expires_at }| {
+            params![tenant, key, hash, event, expires_at]
+        });
+        self.conn.insert("idempotency", RENEW_KEY, rows)
     }
+}
+
+/// What is known of an event's idempotency key.
+fn known(
+    event: &NewEvent,
+    hash: Option<[u8; 16]>,
+    now: Timestamp,
+    in_batch: &HashMap<(TenantKey, String), ([u8; 16], EventId, u32)>,
+    stored: &Stored,
+) -> Option<Result<Published, Refused>> {
+    let own = hash?;
+    let key = (event.tenant, event.idempotency_key.clone());
+    if let Some((hash, id, matched)) = in_batch.get(&key) {
+        return Some(compare(own, &Known { hash: *hash, event: *id, matched: *matched }));
+    }
+    stored.get(&key).filter(|(expires_at, _)| *expires_at > now).map(|(_, known)| compare(own, known))
 }
 
 /// Writes the rows of new deliveries.
 pub(super) fn insert_deliveries(tx: &Tx<'_>, deliveries: &[Arc<Delivery>]) -> Result<(), Error> {
-    let mut insert = tx.conn.prepare_cached(DELIVERY)?;
-    for it in deliveries {
-        insert.execute(params![
+    let none: (Option<i64>, Option<&str>) = (None, None);
+    // Pending, never tried, at revision 1 since it was made.
+    let rows = deliveries.iter().map(|it| {
+        params![
             it.id.pos(),
             it.tenant,
             it.event.pos(),
@@ -343,14 +371,23 @@ pub(super) fn insert_deliveries(tx: &Tx<'_>, deliveries: &[Arc<Delivery>]) -> Re
             it.expires_at,
             it.replay_of,
             it.letter,
+            it.state as u8,
+            it.attempts,
             it.due_at,
             it.due_at,
             it.turn_at,
             it.created_at,
+            it.revision.cast_signed(),
             it.id.pos(),
-        ])?;
-    }
-    Ok(())
+            none.0,
+            none.0,
+            none.0,
+            none.0,
+            none.0,
+            none.1,
+        ]
+    });
+    tx.conn.insert("deliveries", "", rows)
 }
 
 fn compare(own: [u8; 16], known: &Known) -> Result<Published, Refused> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, row::Columns};
+use super::{Error, db::Columns};
 use crate::domain::{
     Attempt, Cause, Change, ChangeKind, Delivery, DeliveryId, EndpointKey, EventId, Failure, Last, Micros,
     Response, State, TenantKey, Timestamp, Timings, Trigger, Uid,
@@ -13,7 +13,7 @@ macro_rules! delivery_columns {
         "d.pos, d.tenant, d.event, e.created_at, e.salt, e.type, d.endpoint, p.id, d.salt, d.created_at, d.trigger, \
          d.priority, d.max_attempts, d.expires_at, d.replay_of, d.letter, d.state, d.attempts, d.due_at, d.turn_at, \
          d.updated_at, d.revision, d.last_change, d.last_at, d.last_us, d.status, d.cause, d.retryable, d.message, \
-         length(e.payload)"
+         CAST(length(e.payload) AS BIGINT)"
     };
 }
 macro_rules! delivery_joins {
@@ -41,7 +41,7 @@ pub(super) const CHANGE: &str = concat!(
 pub(super) const WIDTH: usize = 30;
 
 /// Reads the six columns of a last attempt.
-fn last(row: &impl Columns, from: usize) -> Result<Option<Last>, Error> {
+fn last(row: &dyn Columns, from: usize) -> Result<Option<Last>, Error> {
     let Some(at) = row.integer(from)? else { return Ok(None) };
     let cause = row.integer(from + 3)?;
     let failure = match cause {
@@ -61,7 +61,7 @@ fn last(row: &impl Columns, from: usize) -> Result<Option<Last>, Error> {
 }
 
 /// A delivery as it stands.
-pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, Error> {
+pub(super) fn delivery(row: &dyn Columns) -> Result<Delivery, Error> {
     let (at, salt) = (row.time(9)?, row.small(8)?);
     let key = row.number(0)?;
     Ok(Delivery {
@@ -92,7 +92,7 @@ pub(super) fn delivery(row: &impl Columns) -> Result<Delivery, Error> {
 }
 
 /// The change that made a delivery.
-pub(super) fn created(row: &impl Columns) -> Result<Change, Error> {
+pub(super) fn created(row: &dyn Columns) -> Result<Change, Error> {
     let now = delivery(row)?;
     let due_at = row.time(WIDTH)?;
     let delivery = Delivery {
@@ -117,7 +117,7 @@ pub(super) fn created(row: &impl Columns) -> Result<Change, Error> {
 }
 
 /// A later change.
-pub(super) fn change(row: &impl Columns) -> Result<Change, Error> {
+pub(super) fn change(row: &dyn Columns) -> Result<Change, Error> {
     let now = delivery(row)?;
     let change_pos = row.pos(WIDTH)?;
     let key = change_pos.0.cast_signed();
@@ -146,7 +146,7 @@ pub(super) fn change(row: &impl Columns) -> Result<Change, Error> {
     Ok(Change { pos: change_pos, at, kind, previous: Some(previous), delivery: Arc::new(delivery), attempt })
 }
 
-fn attempt(row: &impl Columns, delivery: &Delivery, last: &Last) -> Result<Attempt, Error> {
+fn attempt(row: &dyn Columns, delivery: &Delivery, last: &Last) -> Result<Attempt, Error> {
     let span = |column: usize| row.integer(column).map(|span| span.map(Micros));
     let response: Option<Response> = row.text(WIDTH + 18)?.map(serde_json::from_str).transpose()?;
     Ok(Attempt {

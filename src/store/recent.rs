@@ -7,10 +7,21 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::journal::Entry;
 use crate::domain::{Change, Pos};
 
 /// Changes kept in memory: those who follow closely never touch the store.
 pub const RECENT_MAX: usize = 8192;
+
+/// What lies next after a position.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// These changes, up to the position.
+    Changes(Vec<Arc<Change>>, Pos),
+    /// What another process committed, up to the entry's position: the store has the
+    /// changes.
+    News(Arc<Entry>),
+}
 
 /// The newest changes and the position reached. A wake-up only says "look".
 #[derive(Debug)]
@@ -21,15 +32,18 @@ pub struct Recent {
 
 #[derive(Debug)]
 struct Window {
-    /// Every change after this position is in the queue.
+    /// Every change after this position is in the queue, or in the store by news.
     after: Pos,
     changes: VecDeque<Arc<Change>>,
+    /// What others committed in between, in order.
+    news: VecDeque<Arc<Entry>>,
 }
 
 impl Recent {
     /// Nothing yet: the store stands at `position`.
     pub fn new(position: Pos) -> Self {
-        let window = Window { after: position, changes: VecDeque::with_capacity(RECENT_MAX) };
+        let changes = VecDeque::with_capacity(RECENT_MAX);
+        let window = Window { after: position, changes, news: VecDeque::new() };
         Self { changes: RwLock::new(window), position: watch::Sender::new(position) }
     }
 
@@ -44,35 +58,58 @@ impl Recent {
     }
 
     /// Appends what was just committed, up to `position`.
-    pub fn push(&self, changes: Vec<Arc<Change>>, position: Pos) {
+    pub(super) fn push(&self, changes: Vec<Arc<Change>>, position: Pos) {
+        self.append(position, |window| window.changes.extend(changes));
+    }
+
+    /// Appends what another process has committed.
+    pub(super) fn push_news(&self, entry: Entry) {
+        self.append(entry.pos, |window| window.news.push_back(Arc::new(entry)));
+    }
+
+    fn append(&self, position: Pos, add: impl FnOnce(&mut Window)) {
         {
             let mut window = self.changes.write().unwrap_or_else(PoisonError::into_inner);
-            window.changes.extend(changes);
-            while window.changes.len() > RECENT_MAX {
-                if let Some(forgotten) = window.changes.pop_front() {
-                    window.after = forgotten.pos;
-                }
-            }
+            add(&mut window);
+            window.trim();
         }
         self.position.send_replace(position);
     }
 
-    /// Up to `limit` changes after a position and the position they reach, or
-    /// nothing if some of them are no longer here.
-    pub fn after(&self, pos: Pos, limit: usize) -> Option<(Vec<Arc<Change>>, Pos)> {
+    /// What lies next after a position, up to `limit` changes of it; nothing if that is
+    /// no longer here.
+    pub fn after(&self, pos: Pos, limit: usize) -> Option<Next> {
         // Read first: what is pushed meanwhile lies beyond it.
         let head = self.position();
         let window = self.changes.read().unwrap_or_else(PoisonError::into_inner);
         if pos < window.after {
             return None;
         }
+        let news = window.news.get(window.news.partition_point(|entry| entry.pos <= pos));
+        let upto = match news.filter(|entry| entry.pos <= head) {
+            Some(entry) if entry.base <= pos => return Some(Next::News(Arc::clone(entry))),
+            Some(entry) => entry.base,
+            None => head,
+        };
         let start = window.changes.partition_point(|change| change.pos <= pos);
-        let found: Vec<_> = window.changes.iter().skip(start).take(limit).cloned().collect();
+        let here = window.changes.range(start..).take_while(|change| change.pos <= upto);
+        let found: Vec<_> = here.take(limit).cloned().collect();
         let reached = match found.last() {
             Some(last) if found.len() == limit => last.pos,
-            Some(last) => head.max(last.pos),
-            None => head.max(pos),
+            Some(_) | None => upto.max(pos),
         };
-        Some((found, reached))
+        Some(Next::Changes(found, reached))
+    }
+}
+
+impl Window {
+    /// Forgets the oldest beyond what may be kept.
+    fn trim(&mut self) {
+        while self.changes.len() > RECENT_MAX {
+            self.after = self.changes.pop_front().map_or(self.after, |forgotten| forgotten.pos);
+        }
+        while self.news.len() > RECENT_MAX || self.news.front().is_some_and(|entry| entry.pos <= self.after) {
+            self.after = self.news.pop_front().map_or(self.after, |forgotten| self.after.max(forgotten.pos));
+        }
     }
 }

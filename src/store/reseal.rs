@@ -5,13 +5,13 @@
 //! transaction that finds nothing left under them. So however often the process is
 //! killed in between, the table says which keys are still needed.
 
-use rusqlite::{Connection, params};
+use const_format::concatcp;
 
 use super::{
     Error, OpenError,
+    db::{Conn, params},
     endpoints::{self, PLAIN},
     private::place,
-    row::Columns as _,
     tx::Tx,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Rows sealed anew in one transaction, so that no publish waits long.
-const PAGE: usize = 64;
+const PAGE: i64 = 64;
 /// What is sealed to know a key by.
 const PROOF: &[u8] = b"hookwire";
 
@@ -35,10 +35,11 @@ pub struct Resealed {
 
 /// Checks that the ring has every key that the store needs, and notes the current
 /// one. Says whether there is anything to seal anew.
-pub(super) fn unlock(conn: &Connection, vault: &Vault) -> Result<bool, OpenError> {
-    let mut query = conn.prepare("SELECT key, proof FROM vault")?;
-    let keys: Vec<(Vec<u8>, Vec<u8>)> =
-        query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+pub(super) fn unlock(conn: &Conn, vault: &Vault) -> Result<bool, OpenError> {
+    let bytes = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
+    let keys = conn.rows("SELECT key, proof FROM vault", &[], |row| {
+        Ok::<_, Error>((bytes(row.bytes(0)?), bytes(row.bytes(1)?)))
+    })?;
     for (key, proof) in &keys {
         let key = key_of(proof).filter(|id| id.0.as_slice() == key).ok_or(OpenError::KeyProof)?;
         if !vault.knows(key) {
@@ -49,13 +50,14 @@ pub(super) fn unlock(conn: &Connection, vault: &Vault) -> Result<bool, OpenError
     let current = vault.current();
     if !keys.iter().any(|(key, _)| key.as_slice() == current.0) {
         let proof = vault.seal(proof_of(&current.to_string()), PROOF);
-        conn.execute("INSERT INTO vault VALUES (?, ?)", params![current.0, proof])?;
+        // Another process may do the same at this moment.
+        conn.execute("INSERT INTO vault VALUES ($1, $2) ON CONFLICT DO NOTHING", &params![current.0, proof])?;
     }
-    let plain = format!("SELECT EXISTS (SELECT 1 FROM endpoints WHERE {PLAIN})");
-    let plain: bool = conn.query_row(&plain, [], |row| row.get(0))?;
-    if plain {
-        // What stands in the open is overwritten where it stood, not just let go.
-        conn.pragma_update(None, "secure_delete", true)?;
+    let plain = conn.number(concatcp!("SELECT 1 FROM endpoints WHERE ", PLAIN, " LIMIT 1"), &[])?.is_some();
+    if plain && !conn.is_shared() {
+        // What stands in the open is overwritten where it stood, not just let go. Only
+        // old files have any.
+        conn.script("PRAGMA secure_delete = ON".to_owned())?;
     }
     Ok(plain || keys.iter().any(|(key, _)| key.as_slice() != current.0))
 }
@@ -76,10 +78,17 @@ pub(super) fn step(tx: &mut Tx<'_>, from: EndpointKey) -> Result<Resealed, Error
         }
     }
     if last.is_none() {
-        tx.conn.execute("DELETE FROM vault WHERE key <> ?", [current.0])?;
+        tx.conn.execute("DELETE FROM vault WHERE key <> $1", &params![current.0])?;
     }
     Ok(Resealed { rows: rows.len(), last })
 }
+
+/// Rows that are not sealed under a key. Bytes 2 to 9 of a blob are the id of its key.
+const STALE: &str = concatcp!(
+    "SELECT key, tenant, id, sealed FROM endpoints WHERE key > $1 AND (",
+    PLAIN,
+    " OR length(sealed) > 0 AND substr(sealed, 2, 8) <> $2) ORDER BY key LIMIT $3"
+);
 
 struct Row {
     key: EndpointKey,
@@ -88,22 +97,15 @@ struct Row {
     sealed: Option<Vec<u8>>,
 }
 
-fn stale(conn: &Connection, current: KeyId, from: EndpointKey) -> Result<Vec<Row>, Error> {
-    // Bytes 2 to 9 of a blob are the id of its key.
-    let sql = format!(
-        "SELECT key, tenant, id, sealed FROM endpoints WHERE key > ? \
-         AND ({PLAIN} OR length(sealed) > 0 AND substr(sealed, 2, 8) <> ?) ORDER BY key LIMIT {PAGE}"
-    );
-    let mut query = conn.prepare_cached(&sql)?;
-    let row = |row: &rusqlite::Row<'_>| {
+fn stale(conn: &Conn, current: KeyId, from: EndpointKey) -> Result<Vec<Row>, Error> {
+    conn.rows(STALE, &params![from, current.0, PAGE], |row| {
         Ok(Row {
             key: EndpointKey(row.number(0)?),
             tenant: TenantKey(row.number(1)?),
             id: row.word(2)?.to_owned(),
             sealed: row.bytes(3)?.map(<[u8]>::to_vec),
         })
-    };
-    query.query_and_then(params![from, current.0], row)?.collect()
+    })
 }
 
 /// Seals what was sealed under another key.
@@ -113,7 +115,7 @@ fn again(tx: &Tx<'_>, row: &Row, sealed: &[u8]) -> Result<(), Error> {
         .vault
         .open(place, sealed)
         .map_err(|why| Error::Corrupt(format!("the secrets of endpoint {} do not open: {why}", row.id)))?;
-    let sql = "UPDATE endpoints SET sealed = ? WHERE key = ?";
-    tx.conn.prepare_cached(sql)?.execute(params![tx.vault.seal(place, &opened), row.key])?;
+    let sql = "UPDATE endpoints SET sealed = $1 WHERE key = $2";
+    tx.conn.execute(sql, &params![tx.vault.seal(place, &opened), row.key])?;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Pages of lists: the one loop behind them, and what their queries share.
 
-use sqlx::{QueryBuilder, Sqlite, SqlitePool, sqlite::SqliteRow};
-
-use super::Error;
+use super::{
+    Error,
+    db::{Columns, Query, Readers},
+};
 use crate::domain::{Order, Page, Pos};
 
 /// Rows looked through for one page at most, so that a filter that fits little
@@ -29,10 +30,10 @@ pub(super) struct Scan<'s, Q, D, F, P> {
 
 impl<Q, D, F, P> Scan<'_, Q, D, F, P> {
     /// A page, and where the next one starts.
-    pub async fn page<T>(&self, readers: &SqlitePool, page: Page) -> Result<(Vec<T>, Option<Pos>), Error>
+    pub async fn page<T>(&self, readers: &Readers, page: Page) -> Result<(Vec<T>, Option<Pos>), Error>
     where
-        Q: Fn() -> QueryBuilder<Sqlite>,
-        D: Fn(&SqliteRow) -> Result<T, Error>,
+        Q: Fn() -> Query,
+        D: Fn(&dyn Columns) -> Result<T, Error>,
         F: Fn(&T) -> bool,
         P: Fn(&T) -> Pos,
     {
@@ -42,7 +43,7 @@ impl<Q, D, F, P> Scan<'_, Q, D, F, P> {
         loop {
             let mut query = (self.select)();
             order(&mut query, self.column, after, page.order, chunk);
-            let rows = query.build().fetch_all(readers).await?;
+            let rows = readers.all(&query).await?;
             for row in &rows {
                 let value = (self.decode)(row)?;
                 let fits = (self.fits)(&value);
@@ -66,23 +67,12 @@ impl<Q, D, F, P> Scan<'_, Q, D, F, P> {
 }
 
 /// Adds `AND column IN (…)`.
-pub(super) fn any_of(query: &mut QueryBuilder<Sqlite>, column: &str, values: &[i64]) {
-    query.push(" AND ").push(column).push(" IN (");
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(*value);
-    }
-    query.push(")");
+pub(super) fn any_of(query: &mut Query, column: &str, values: &[i64]) {
+    query.push(" AND ").push(column).push(" IN (").bind_all(values).push(")");
 }
 
 /// Adds the start, the order and the end of a page.
-pub(super) fn order(
-    query: &mut QueryBuilder<Sqlite>,
-    column: &str,
-    after: Option<Pos>,
-    order: Order,
-    limit: usize,
-) {
+pub(super) fn order(query: &mut Query, column: &str, after: Option<Pos>, order: Order, limit: usize) {
     let (sign, direction) = match order {
         Order::NewestFirst => (" < ", " DESC"),
         Order::OldestFirst => (" > ", " ASC"),
@@ -92,6 +82,6 @@ pub(super) fn order(
         (None, Order::NewestFirst) => i64::MAX,
         (None, Order::OldestFirst) => 0,
     };
-    query.push(" AND ").push(column).push(sign).push_bind(start);
-    query.push(" ORDER BY ").push(column).push(direction).push(" LIMIT ").push_bind(limit as i64);
+    query.push(" AND ").push(column).push(sign).bind(start);
+    query.push(" ORDER BY ").push(column).push(direction).push(" LIMIT ").bind(limit as i64);
 }

@@ -3,19 +3,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Error,
+    db::{Columns, Conn, params},
     directory::Entry,
-    row::Columns,
     tx::{Reroute, Tx},
 };
 use crate::domain::{EndpointKey, Quota, RateLimit, Tenant, TenantKey, Timestamp, Usage};
 
 /// Endpoints of a deleted tenant that are removed in one transaction.
 const ENDPOINTS_AT_ONCE: usize = 500;
+
+/// Tenants that are not deleted, as [`decode`] reads them.
+const ALL: &str =
+    "SELECT key, id, version, created_at, updated_at, config FROM tenants WHERE deleted_at IS NULL";
 
 /// What the column `config` holds.
 #[derive(Serialize, Deserialize)]
@@ -47,22 +50,16 @@ pub enum Changed {
 
 /// Makes a tenant; its key is given here.
 pub(super) fn create(tx: &mut Tx<'_>, mut tenant: Tenant) -> Result<Changed, Error> {
-    let sql = "INSERT INTO tenants (id, created_at, updated_at, version, config) VALUES (?, ?, ?, ?, ?) \
+    let sql = "INSERT INTO tenants (id, created_at, updated_at, version, config) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (id) DO NOTHING RETURNING key";
-    let key = tx
-        .conn
-        .prepare_cached(sql)?
-        .query_row(
-            params![
-                tenant.id,
-                tenant.created_at,
-                tenant.updated_at,
-                tenant.version.cast_signed(),
-                config(&tenant)
-            ],
-            |row| row.get(0),
-        )
-        .optional()?;
+    let values = params![
+        &tenant.id,
+        tenant.created_at,
+        tenant.updated_at,
+        tenant.version.cast_signed(),
+        config(&tenant)
+    ];
+    let key = tx.conn.number(sql, &values)?;
     let Some(key) = key else { return Ok(Changed::IdTaken) };
     tenant.key = TenantKey(key);
     Ok(Changed::Done(put(tx, tenant)))
@@ -87,13 +84,9 @@ pub(super) fn edit(
     }
     next.version += 1;
     next.updated_at = now;
-    let sql = "UPDATE tenants SET version = ?, updated_at = ?, config = ? WHERE key = ?";
-    tx.conn.prepare_cached(sql)?.execute(params![
-        next.version.cast_signed(),
-        next.updated_at,
-        config(&next),
-        next.key
-    ])?;
+    let sql = "UPDATE tenants SET version = $1, updated_at = $2, config = $3 WHERE key = $4";
+    let values = params![next.version.cast_signed(), next.updated_at, config(&next), next.key];
+    tx.conn.execute(sql, &values)?;
     if (next.suspended, next.weight) != (current.suspended, current.weight) {
         tx.reroute(Reroute::Tenant(key));
     }
@@ -117,8 +110,8 @@ pub(super) fn delete(
     if endpoints > 0 && !force {
         return Ok(Changed::InUse(endpoints));
     }
-    tx.conn.prepare_cached("UPDATE tenants SET deleted_at = ? WHERE key = ?")?.execute(params![now, key])?;
-    tx.conn.prepare_cached("DELETE FROM api_keys WHERE tenant = ?")?.execute([key])?;
+    tx.conn.execute("UPDATE tenants SET deleted_at = $1 WHERE key = $2", &params![now, key])?;
+    tx.conn.execute("DELETE FROM api_keys WHERE tenant = $1", &params![key])?;
     tx.enter(Entry::NoTenant(key));
     Ok(Changed::Done(current))
 }
@@ -126,10 +119,9 @@ pub(super) fn delete(
 /// Deletes some of the endpoints of tenants that are deleted; says which.
 pub(super) fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Vec<EndpointKey>, Error> {
     let sql = "SELECT e.key FROM endpoints e JOIN tenants t ON t.key = e.tenant \
-         WHERE t.deleted_at IS NOT NULL AND e.deleted_at IS NULL LIMIT ?";
-    let mut query = tx.conn.prepare_cached(sql)?;
-    let found = query.query_map([ENDPOINTS_AT_ONCE as i64], |row| row.get(0).map(EndpointKey))?;
-    let found: Vec<_> = found.collect::<Result<_, _>>()?;
+         WHERE t.deleted_at IS NOT NULL AND e.deleted_at IS NULL LIMIT $1";
+    let limit = params![ENDPOINTS_AT_ONCE as i64];
+    let found = tx.conn.rows(sql, &limit, |row| row.number(0).map(EndpointKey))?;
     for key in &found {
         super::endpoints::remove(tx, *key, now)?;
     }
@@ -137,14 +129,10 @@ pub(super) fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Vec<EndpointKey>,
 }
 
 /// All tenants that are not deleted and what they use.
-pub(super) fn all(conn: &Connection) -> Result<Vec<Entry>, Error> {
-    let mut query = conn.prepare(
-        "SELECT key, id, version, created_at, updated_at, config FROM tenants WHERE deleted_at IS NULL",
-    )?;
-    let tenants = query.query_and_then([], |row| decode(row).map(|it| Entry::Tenant(Arc::new(it))))?;
-    let mut all: Vec<_> = tenants.collect::<Result<_, Error>>()?;
-    let mut query = conn.prepare("SELECT tenant, day, events, open, queued_bytes FROM usage")?;
-    let usage = query.query_and_then([], |row| {
+pub(super) fn all(conn: &Conn) -> Result<Vec<Entry>, Error> {
+    let mut all = conn.rows(ALL, &[], |row| decode(row).map(|it| Entry::Tenant(Arc::new(it))))?;
+    let sql = "SELECT tenant, day, events, open, queued_bytes FROM usage";
+    let usage = conn.rows(sql, &[], |row| {
         let usage = Usage {
             day: row.number(1)?,
             events: row.count(2)?,
@@ -153,10 +141,23 @@ pub(super) fn all(conn: &Connection) -> Result<Vec<Entry>, Error> {
         };
         Ok::<_, Error>(Entry::Usage(TenantKey(row.number(0)?), usage))
     })?;
-    for usage in usage {
-        all.push(usage?);
-    }
+    all.extend(usage);
     Ok(all)
+}
+
+/// A tenant, unless it is deleted.
+pub(super) fn one(conn: &Conn, key: TenantKey) -> Result<Option<Tenant>, Error> {
+    conn.row(const_format::concatcp!(ALL, " AND key = $1"), &params![key], decode)
+}
+
+/// Writes what tenants use.
+pub(super) fn put_usage(conn: &Conn, usage: &[(TenantKey, Usage)]) -> Result<(), Error> {
+    let row = |(tenant, it): &(TenantKey, Usage)| {
+        params![*tenant, it.day, it.events.cast_signed(), it.open, it.queued_bytes]
+    };
+    let suffix = "ON CONFLICT (tenant) DO UPDATE SET day = excluded.day, events = excluded.events, \
+         open = excluded.open, queued_bytes = excluded.queued_bytes";
+    conn.insert("usage", suffix, usage.iter().map(row))
 }
 
 fn put(tx: &mut Tx<'_>, tenant: Tenant) -> Arc<Tenant> {
@@ -179,7 +180,7 @@ fn config(it: &Tenant) -> String {
     serde_json::to_string(&config).expect("plain data with text keys is JSON")
 }
 
-fn decode(row: &impl Columns) -> Result<Tenant, Error> {
+fn decode(row: &dyn Columns) -> Result<Tenant, Error> {
     let key = TenantKey(row.number(0)?);
     let plain = Tenant {
         version: row.count(2)?,

@@ -2,16 +2,18 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rusqlite::{Connection, params};
-
 use super::{
     Error,
+    db::{Conn, params},
     directory::{Directory, Entry},
+    journal::{self, Note},
+    shards::Shards,
+    tenants,
 };
 use crate::{
     domain::{
-        ApiKey, ApiKeyId, Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, Tenant, TenantKey,
-        Timestamp, Usage,
+        ApiKey, ApiKeyId, Change, ChangeKind, Delivery, Endpoint, EndpointKey, Event, Pos, Shard, Tenant,
+        TenantKey, Tenure, Timestamp, Usage,
     },
     machine::route::Routes,
     vault::Vault,
@@ -23,6 +25,8 @@ pub struct SharedRoutes {
     routes: RwLock<Routes>,
     /// Endpoints changed since somebody last asked.
     changed: RwLock<Vec<EndpointKey>>,
+    /// Endpoints whose circuit breakers were reset by hand since.
+    reset: RwLock<Vec<EndpointKey>>,
 }
 
 /// A change of the routing table.
@@ -76,6 +80,21 @@ impl SharedRoutes {
         std::mem::take(&mut *self.changed.write().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Which circuit breakers were reset by hand since the last call.
+    pub fn take_reset(&self) -> Vec<EndpointKey> {
+        if self.reset.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.reset.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn reset(&self, endpoints: &[i64]) {
+        if !endpoints.is_empty() {
+            let keys = endpoints.iter().map(|key| EndpointKey(*key));
+            self.reset.write().unwrap_or_else(PoisonError::into_inner).extend(keys);
+        }
+    }
+
     pub(super) fn wanting(&self, tenant: TenantKey, event_type: &Arc<str>) -> Arc<[Arc<Endpoint>]> {
         self.routes.write().unwrap_or_else(PoisonError::into_inner).wanting(tenant, event_type)
     }
@@ -102,14 +121,29 @@ impl SharedRoutes {
     }
 }
 
+/// What a transaction looks at in memory.
+#[derive(Clone, Copy)]
+pub(super) struct About<'c> {
+    pub routes: &'c SharedRoutes,
+    pub directory: &'c Directory,
+    pub shards: &'c Shards,
+    pub vault: &'c Vault,
+}
+
 /// A transaction under way.
 pub struct Tx<'c> {
-    pub(super) conn: &'c Connection,
+    pub(super) conn: &'c Conn,
     pub(super) routes: &'c SharedRoutes,
     pub(super) directory: &'c Directory,
+    pub(super) shards: &'c Shards,
     pub(super) vault: &'c Vault,
     position: Pos,
+    /// Where the feed stood before.
+    base: Pos,
+    /// The last number that is not this transaction's.
     started_at: Pos,
+    /// What others are told, besides what `reroutes`, `entries` and `changes` say.
+    note: Note,
     changes: Vec<Arc<Change>>,
     reroutes: Vec<Reroute>,
     entries: Vec<Entry>,
@@ -124,7 +158,9 @@ pub struct Tx<'c> {
 
 /// What a committed transaction changes outside the database.
 pub(super) struct Effects {
+    /// Where the feed stands now.
     pub position: Pos,
+    pub note: Note,
     pub changes: Vec<Arc<Change>>,
     pub routes: Vec<Reroute>,
     pub entries: Vec<Entry>,
@@ -135,21 +171,25 @@ pub(super) struct Effects {
 }
 
 impl<'c> Tx<'c> {
-    /// Begins.
-    pub(super) fn begin(
-        conn: &'c Connection,
-        (routes, directory, vault): (&'c SharedRoutes, &'c Directory, &'c Vault),
-        position: Pos,
+    /// Goes on from what was begun at `position`.
+    pub(super) fn new(
+        conn: &'c Conn,
+        about: About<'c>,
+        (base, floor): (Pos, Pos),
         latest: Timestamp,
-    ) -> Result<Self, Error> {
-        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        Ok(Self {
+    ) -> Self {
+        let About { routes, directory, shards, vault } = about;
+        let position = base.max(floor);
+        Self {
             conn,
             routes,
             directory,
+            shards,
             vault,
             position,
+            base,
             started_at: position,
+            note: Note::default(),
             changes: Vec::new(),
             reroutes: Vec::new(),
             entries: Vec::new(),
@@ -157,7 +197,7 @@ impl<'c> Tx<'c> {
             hot: Vec::new(),
             open: 0,
             latest,
-        })
+        }
     }
 
     /// The next number of the feed.
@@ -199,6 +239,11 @@ impl<'c> Tx<'c> {
         &mut self.usage[at].1
     }
 
+    /// What all tenants use before this transaction, and the position of that.
+    pub(super) fn all_usage(&self) -> (Vec<(TenantKey, Usage)>, Pos) {
+        (self.directory.all_usage(), self.base)
+    }
+
     /// The tenant as this transaction sees it.
     pub(super) fn tenant(&self, key: TenantKey) -> Option<Arc<Tenant>> {
         for entry in self.entries.iter().rev() {
@@ -228,6 +273,23 @@ impl<'c> Tx<'c> {
             Entry::Tenant(_) | Entry::NoTenant(_) | Entry::Usage(..) => false,
         });
         entered || self.directory.key_of_certificate(certificate).is_some_and(|it| it.key.id != id)
+    }
+
+    /// Notes that a share changes hands.
+    pub(super) fn hand_over(&mut self, shard: Shard, tenure: Tenure) {
+        self.note.shards.push((shard, tenure));
+    }
+
+    /// Notes that operations were accepted or stopped.
+    pub(super) fn wake_operations(&mut self) {
+        self.note.operations = true;
+    }
+
+    /// Notes that a circuit breaker was reset by hand. It takes a number, so that
+    /// whoever follows the feed wakes up.
+    pub(super) fn reset_circuit(&mut self, endpoint: EndpointKey) {
+        self.next_pos();
+        self.note.resets.push(endpoint.0);
     }
 
     /// Notes a change of the directory.
@@ -271,9 +333,9 @@ impl<'c> Tx<'c> {
     /// says so already. Commits mark the feed's time as they go; this is for the
     /// silence after the last one.
     pub(super) fn mark(&mut self, now: Timestamp) -> Result<(), Error> {
-        let sql =
-            "INSERT OR IGNORE INTO marks SELECT ?1, ?2 WHERE ?2 > (SELECT coalesce(max(pos), 0) FROM marks)";
-        self.conn.prepare_cached(sql)?.execute(params![now.max(self.latest), self.position])?;
+        let sql = "INSERT INTO marks SELECT $1, $2 WHERE $2 > (SELECT coalesce(max(pos), 0) FROM marks) \
+             ON CONFLICT DO NOTHING";
+        self.conn.execute(sql, &params![now.max(self.latest), self.position])?;
         Ok(())
     }
 
@@ -282,24 +344,27 @@ impl<'c> Tx<'c> {
     pub(super) fn commit(mut self, mut last_mark: Timestamp, mark_every: i64) -> Result<Effects, Error> {
         let moved = self.position != self.started_at;
         if moved && self.latest.0 >= last_mark.0.saturating_add(mark_every) {
-            let mut insert = self.conn.prepare_cached("INSERT OR IGNORE INTO marks VALUES (?, ?)")?;
-            insert.execute(params![self.latest, self.started_at])?;
+            let sql = "INSERT INTO marks VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            self.conn.execute(sql, &params![self.latest, self.started_at])?;
             last_mark = self.latest;
         }
-        if moved {
-            let mut update = self.conn.prepare_cached("UPDATE meta SET value = ? WHERE key = 'position'")?;
-            update.execute([self.position])?;
+        if !self.conn.is_shared() {
+            tenants::put_usage(self.conn, &self.usage)?;
         }
-        for (tenant, usage) in std::mem::take(&mut self.usage) {
-            let sql = "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)";
-            let Usage { day, events, open, queued_bytes } = usage;
-            let row = params![tenant, day, events.cast_signed(), open, queued_bytes];
-            self.conn.prepare_cached(sql)?.execute(row)?;
-            self.entries.push(Entry::Usage(tenant, usage));
+        self.entries
+            .extend(std::mem::take(&mut self.usage).into_iter().map(|(key, usage)| Entry::Usage(key, usage)));
+        let shared = self.conn.is_shared();
+        let note = if shared { self.noted() } else { std::mem::take(&mut self.note) };
+        if shared && !moved && note != Note::default() {
+            // An entry has a number of its own.
+            self.next_pos();
         }
-        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        let (pos, base, latest, origin) = (self.position, self.base, self.latest, self.shards.me());
+        let entry = journal::Entry { pos, base, latest, origin, note };
+        self.conn.commit((pos != self.started_at).then_some(&entry))?;
         Ok(Effects {
-            position: self.position,
+            position: if pos == self.started_at { base } else { pos },
+            note: entry.note,
             changes: self.changes,
             routes: self.reroutes,
             entries: self.entries,
@@ -308,5 +373,38 @@ impl<'c> Tx<'c> {
             latest: self.latest,
             last_mark,
         })
+    }
+
+    /// What others are told of this transaction.
+    fn noted(&mut self) -> Note {
+        let mut note = std::mem::take(&mut self.note);
+        for reroute in &self.reroutes {
+            match reroute {
+                Reroute::Put(endpoint) => note.endpoints.push(endpoint.key.0),
+                Reroute::Remove(key) => note.endpoints.push(key.0),
+                Reroute::Tenant(_) => {}
+            }
+        }
+        for entry in &self.entries {
+            match entry {
+                Entry::Tenant(tenant) => note.tenants.push(tenant.key.0),
+                Entry::NoTenant(key) => note.tenants.push(key.0),
+                Entry::Key(key) => note.keys.push(key.number.cast_signed()),
+                Entry::Usage(key, it) => {
+                    note.usage.push((key.0, it.day, it.events, it.open, it.queued_bytes));
+                }
+            }
+        }
+        for change in &self.changes {
+            let it = &change.delivery;
+            if self.shards.is_home(it.endpoint) {
+                continue;
+            }
+            match change.kind {
+                ChangeKind::Created => note.make(it.endpoint, it.turn_at),
+                _ => note.steered.push((it.id.pos().0.cast_signed(), it.endpoint.0)),
+            }
+        }
+        note
     }
 }

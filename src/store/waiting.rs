@@ -6,6 +6,7 @@ use const_format::concatcp;
 
 use super::{
     Error, Store,
+    db::{Columns as _, Dialect, Query, params},
     lists::{event, event_sql},
     read::{self, DELIVERY},
 };
@@ -25,10 +26,13 @@ pub(super) const ENDPOINTS_WAITING: &str = "WITH RECURSIVE w (key) AS (SELECT mi
      WHERE w.key IS NOT NULL) SELECT key FROM w WHERE key IS NOT NULL";
 /// Events by position. Larger ones are left out: a page of them might not fit the
 /// memory, and reading one alone costs little beside sending it.
-pub(super) const EVENTS: &str = concat!(
-    event_sql!("e.payload"),
-    "length(e.payload) <= 16384 AND e.pos IN (SELECT j.value FROM json_each($1) j)"
-);
+pub(super) fn select_payloads(dialect: Dialect, positions: Vec<i64>) -> Query {
+    let sql =
+        concat!(event_sql!("e.payload"), "length(e.payload) <= 16384 AND e.pos IN (SELECT j.value FROM ");
+    let mut query = Query::new(dialect, sql);
+    query.list(positions).push(")");
+    query
+}
 
 impl Store {
     /// Open deliveries of an endpoint that have this turn or a later one, nearest
@@ -40,18 +44,15 @@ impl Store {
         from: Turn,
         limit: usize,
     ) -> Result<Vec<Arc<Delivery>>, Error> {
-        let mut conn = self.readers.acquire().await?;
-        let (turn_at, pos) = (from.0.0, from.1.0.cast_signed());
-        let query = sqlx::query(WAITING).bind(endpoint.0).bind(turn_at).bind(pos).bind(limit as i64);
-        let rows = query.fetch_all(&mut *conn).await?;
+        let rows = self.readers.rows(WAITING, &params![endpoint, from.0, from.1, limit as i64]).await?;
         let page: Result<Vec<_>, _> = rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect();
         let page = page?;
         let missing: Vec<Pos> = self.hot.missing(page.iter().map(|delivery| delivery.event.pos()));
         if missing.is_empty() {
             return Ok(page);
         }
-        let missing = serde_json::json!(missing.iter().map(|pos| pos.0).collect::<Vec<_>>()).to_string();
-        let rows = sqlx::query(EVENTS).bind(missing).fetch_all(&mut *conn).await?;
+        let missing = missing.iter().map(|pos| pos.0.cast_signed()).collect();
+        let rows = self.readers.all(&select_payloads(self.readers.dialect(), missing)).await?;
         let events: Result<Vec<_>, _> =
             rows.iter().map(|row| event(row).map(|(event, _)| (Arc::new(event), 1))).collect();
         self.hot.insert(events?);
@@ -60,7 +61,7 @@ impl Store {
 
     /// Endpoints for which something waits.
     pub async fn endpoints_waiting(&self) -> Result<Vec<EndpointKey>, Error> {
-        let keys: Vec<i64> = sqlx::query_scalar(ENDPOINTS_WAITING).fetch_all(&self.readers).await?;
-        Ok(keys.into_iter().map(EndpointKey).collect())
+        let rows = self.readers.rows(ENDPOINTS_WAITING, &[]).await?;
+        rows.iter().map(|row| row.number(0).map(EndpointKey)).collect()
     }
 }

@@ -24,7 +24,6 @@ use std::{
 };
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
-use rusqlite::Connection;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -32,11 +31,12 @@ use tokio::{
 };
 
 use super::{
-    Config, Directory, Error, Hot, Recent,
+    Config, Directory, Error, Hot, Recent, Shards,
+    db::Conn,
     deliveries::Finish,
-    open,
+    journal, news,
     publish::{Handed, Published, Refused},
-    tx::{SharedRoutes, Tx},
+    tx::{About, SharedRoutes, Tx},
 };
 use crate::domain::{Pos, Timestamp};
 
@@ -68,6 +68,8 @@ pub(super) enum Write {
     Publish(Handed, oneshot::Sender<Result<Answers, Error>>),
     /// Anything else.
     Call(Box<dyn Call>),
+    /// Take in what other processes have committed.
+    Look(oneshot::Sender<Result<(), Error>>),
     /// Stop after this.
     Close(oneshot::Sender<Result<(), Error>>),
 }
@@ -116,7 +118,7 @@ impl Write {
     fn weight(&self) -> usize {
         match self {
             Self::Publish(handed, _) => handed.weight(),
-            Self::Call(_) | Self::Close(_) => 1,
+            Self::Call(_) | Self::Look(_) | Self::Close(_) => 1,
         }
     }
 }
@@ -136,13 +138,17 @@ pub struct Gauges {
     pub open: AtomicI64,
     /// Transactions committed.
     pub commits: AtomicU64,
+    /// Results dropped because their share of the work had come to another process.
+    pub void: AtomicU64,
 }
 
 /// The writing half of the store.
 pub(super) struct Writer {
-    pub conn: Connection,
+    pub conn: Conn,
+    pub runtime: Handle,
     pub routes: Arc<SharedRoutes>,
     pub directory: Arc<Directory>,
+    pub shards: Arc<Shards>,
     pub recent: Arc<Recent>,
     pub hot: Arc<Hot>,
     pub gauges: Arc<Gauges>,
@@ -155,36 +161,29 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, which waits with the runtime's help. It ends when closed
-    /// or when the store cannot be trusted any more; every later write then fails.
-    pub fn start(self, inbox: Inbox, runtime: Handle) -> io::Result<oneshot::Receiver<Result<(), Error>>> {
+    /// Starts the thread. It ends when closed or when the store cannot be trusted any
+    /// more; every later write then fails.
+    pub fn start(self, inbox: Inbox) -> io::Result<oneshot::Receiver<Result<(), Error>>> {
         let (ended, end) = oneshot::channel();
         let run = move || {
-            let _ = ended.send(runtime.block_on(self.run(inbox)));
+            let _ = ended.send(self.run(inbox));
         };
         thread::Builder::new().name("writer".to_owned()).spawn(run)?;
         Ok(end)
     }
 
-    async fn run(mut self, mut inbox: Inbox) -> Result<(), Error> {
+    fn run(mut self, mut inbox: Inbox) -> Result<(), Error> {
         let mut backoff = patience();
         let mut batch = Vec::new();
         let (mut refusals, mut company) = (0, 0);
         loop {
-            if self.finishes.is_empty() {
-                if !inbox.take(&mut batch, &mut self.finishes).await {
-                    return Ok(());
-                }
-            } else {
-                let pause = backoff.next_backoff().unwrap_or_default();
-                let _ = timeout(pause, inbox.take(&mut batch, &mut self.finishes)).await;
-            }
-            if company >= COMPANY && batch.is_empty() && self.finishes.len() < ENOUGH {
-                // Results that come meanwhile do not wake this thread one by one.
-                if let Ok(Some(write)) = timeout(LINGER, inbox.writes.recv()).await {
-                    batch.push(write);
-                }
-                inbox.drain(&mut batch, &mut self.finishes);
+            let pause = if self.finishes.is_empty() { None } else { backoff.next_backoff() };
+            let (runtime, mut finishes) = (self.runtime.clone(), std::mem::take(&mut self.finishes));
+            let open =
+                self.conn.wait(&runtime, gather(&mut inbox, &mut batch, &mut finishes, pause, company));
+            self.finishes = finishes;
+            if !open {
+                return Ok(());
             }
             company = self.finishes.len();
             let closing = batch.iter().position(|write| matches!(write, Write::Close(_)));
@@ -192,7 +191,7 @@ impl Writer {
             match self.commit(&mut batch) {
                 Ok(()) => (backoff, refusals) = (patience(), 0),
                 Err(error @ Error::Lost(_)) => return Err(error),
-                Err(Error::Full(_)) => {}
+                Err(Error::Full(_) | Error::Away(_)) => {}
                 Err(error) => {
                     refusals += 1;
                     if refusals >= REFUSALS_MAX {
@@ -201,7 +200,7 @@ impl Writer {
                 }
             }
             if let Some(Write::Close(done)) = close {
-                let _ = done.send(open::close(self.conn));
+                let _ = done.send(self.conn.close());
                 return Ok(());
             }
         }
@@ -209,22 +208,23 @@ impl Writer {
 
     /// One transaction for the whole batch; answers everyone.
     fn commit(&mut self, batch: &mut Vec<Write>) -> Result<(), Error> {
-        let (mut publishes, mut calls) = (Vec::new(), Vec::new());
+        let (mut publishes, mut calls, mut looks) = (Vec::new(), Vec::new(), Vec::new());
         for write in batch.drain(..) {
             match write {
                 Write::Publish(publish, reply) => publishes.push((publish, reply)),
                 Write::Call(call) => calls.push(call),
+                Write::Look(reply) => looks.push(reply),
                 Write::Close(_) => {}
             }
         }
-        if publishes.is_empty() && calls.is_empty() && self.finishes.is_empty() {
-            return Ok(());
-        }
         let published = !publishes.is_empty();
-        match self.transact(&publishes, &mut calls) {
+        let done = if !published && calls.is_empty() && self.finishes.is_empty() {
+            if looks.is_empty() { Ok(Vec::new()) } else { self.look().map(|()| Vec::new()) }
+        } else {
+            self.transact(&publishes, &mut calls)
+        };
+        match done {
             Ok(answers) => {
-                self.finishes.clear();
-                self.gauges.commits.fetch_add(1, Ordering::Relaxed);
                 if published && self.config.crash_after_publishes.as_mut().is_some_and(count_down) {
                     std::process::abort();
                 }
@@ -232,16 +232,17 @@ impl Writer {
                     let _ = reply.send(Ok(answer));
                 }
                 calls.into_iter().for_each(|call| call.answer(Ok(())));
+                looks.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
                 Ok(())
             }
             Err(error) => {
                 tracing::error!(?error, waiting = self.finishes.len(), "a write failed");
-                // SQLite has rolled back by itself after some errors; then this fails.
-                let _ = self.conn.execute_batch("ROLLBACK");
+                self.conn.rollback();
                 for (_, reply) in publishes {
                     let _ = reply.send(Err(error.told()));
                 }
                 calls.into_iter().for_each(|call| call.answer(Err(error.told())));
+                looks.into_iter().for_each(|reply| drop(reply.send(Err(error.told()))));
                 Err(error)
             }
         }
@@ -252,22 +253,83 @@ impl Writer {
         publishes: &[(Handed, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
     ) -> Result<Vec<Answers>, Error> {
-        let about = (&*self.routes, &*self.directory, &self.config.vault);
-        let mut tx = Tx::begin(&self.conn, about, self.position, self.latest)?;
+        let begun = self.conn.begin(self.position)?;
+        self.take_in(begun.news)?;
+        let (routes, directory, shards) = (&*self.routes, &*self.directory, &*self.shards);
+        let about = About { routes, directory, shards, vault: &self.config.vault };
+        let mut tx = Tx::new(&self.conn, about, (self.position, begun.floor), self.latest);
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish))?;
-        tx.finish(&self.finishes)?;
+        let void = tx.finish(&self.finishes)?;
         for call in calls {
             call.run(&mut tx)?;
         }
         let effects = tx.commit(self.last_mark, self.config.mark_every)?;
+        self.finishes.clear();
+        self.gauges.commits.fetch_add(1, Ordering::Relaxed);
+        self.gauges.void.fetch_add(void, Ordering::Relaxed);
         (self.position, self.latest, self.last_mark) = (effects.position, effects.latest, effects.last_mark);
         self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);
         self.hot.publish(effects.hot);
         self.directory.apply(effects.entries);
         self.routes.apply(effects.routes);
+        self.routes.reset(&effects.note.resets);
+        self.shards.apply(&effects.note.shards, effects.position);
         self.recent.push(effects.changes, effects.position);
         Ok(answers)
     }
+
+    /// Takes in what other processes have committed.
+    fn look(&mut self) -> Result<(), Error> {
+        let news = self.conn.news(self.position)?;
+        self.take_in(news)
+    }
+
+    /// Brings what is in memory up to what others have committed. All is read before
+    /// anything of it shows.
+    fn take_in(&mut self, news: Vec<journal::Entry>) -> Result<(), Error> {
+        let Some(last) = news.last() else { return Ok(()) };
+        let (position, latest) = (last.pos, last.latest);
+        let read = news::read(&self.conn, &news, self.position, &self.config.vault, &self.directory)?;
+        self.gauges.open.fetch_add(read.opened, Ordering::Relaxed);
+        self.directory.apply(read.entries);
+        self.routes.apply(read.reroutes);
+        for entry in news {
+            self.routes.reset(&entry.note.resets);
+            self.shards.apply(&entry.note.shards, entry.pos);
+            self.recent.push_news(entry);
+        }
+        (self.position, self.latest) = (position, self.latest.max(latest));
+        Ok(())
+    }
+}
+
+/// Waits for something to write, or for a pause after which what is there is tried
+/// again. False: nothing will come any more.
+async fn gather(
+    inbox: &mut Inbox,
+    batch: &mut Vec<Write>,
+    finishes: &mut Vec<Finish>,
+    pause: Option<Duration>,
+    company: usize,
+) -> bool {
+    match pause {
+        None => {
+            if !inbox.take(batch, finishes).await {
+                return false;
+            }
+        }
+        Some(pause) => {
+            let _ = timeout(pause, inbox.take(batch, finishes)).await;
+        }
+    }
+    if company >= COMPANY && batch.is_empty() && finishes.len() < ENOUGH {
+        // Results that come meanwhile do not wake this thread one by one.
+        if let Ok(Some(write)) = timeout(LINGER, inbox.writes.recv()).await {
+            batch.push(write);
+        }
+        inbox.drain(batch, finishes);
+    }
+    true
 }
 
 /// Counts one; says whether that was the last.

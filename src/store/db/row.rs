@@ -1,26 +1,25 @@
-//! Values to columns and back.
+//! What comes out of a row.
 //!
-//! Two libraries speak to the one file: `sqlx` reads, as many at once as there are
-//! readers, and `rusqlite` writes, a whole transaction on one thread. What both
-//! read is decoded once, from [`Columns`].
+//! Rows come from two libraries and two databases. All are decoded once, from
+//! [`Columns`].
 
-use rusqlite::{
-    ToSql,
-    types::{ToSqlOutput, ValueRef},
+use sqlx::{Row as _, postgres::PgRow, sqlite::SqliteRow};
+
+use crate::{
+    domain::{DeliveryId, Pos, Timestamp, Uid},
+    store::Error,
 };
-use sqlx::{Row as _, sqlite::SqliteRow};
-
-use super::Error;
-use crate::domain::{DeliveryId, EndpointKey, Micros, Pos, TenantKey, Timestamp, Uid};
 
 /// A row of a result, by number of column from zero.
-pub(super) trait Columns {
+pub trait Columns {
     /// An integer or nothing.
     fn integer(&self, column: usize) -> Result<Option<i64>, Error>;
     /// A text or nothing.
     fn text(&self, column: usize) -> Result<Option<&str>, Error>;
     /// Bytes or nothing.
     fn bytes(&self, column: usize) -> Result<Option<&[u8]>, Error>;
+    /// A floating-point number.
+    fn real(&self, column: usize) -> Result<f64, Error>;
 
     /// An integer.
     fn number(&self, column: usize) -> Result<i64, Error> {
@@ -60,19 +59,29 @@ fn missing(column: usize) -> Error {
     Error::Corrupt(format!("nothing in column {column}"))
 }
 
-impl Columns for SqliteRow {
-    fn integer(&self, column: usize) -> Result<Option<i64>, Error> {
-        Ok(self.try_get(column)?)
-    }
+macro_rules! rows_of_sqlx {
+    ($($row:ty),+) => {$(
+        impl Columns for $row {
+            fn integer(&self, column: usize) -> Result<Option<i64>, Error> {
+                Ok(self.try_get(column)?)
+            }
 
-    fn text(&self, column: usize) -> Result<Option<&str>, Error> {
-        Ok(self.try_get(column)?)
-    }
+            fn text(&self, column: usize) -> Result<Option<&str>, Error> {
+                Ok(self.try_get(column)?)
+            }
 
-    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, Error> {
-        Ok(self.try_get(column)?)
-    }
+            fn bytes(&self, column: usize) -> Result<Option<&[u8]>, Error> {
+                Ok(self.try_get(column)?)
+            }
+
+            fn real(&self, column: usize) -> Result<f64, Error> {
+                Ok(self.try_get(column)?)
+            }
+        }
+    )+};
 }
+
+rows_of_sqlx!(SqliteRow, PgRow);
 
 impl Columns for rusqlite::Row<'_> {
     fn integer(&self, column: usize) -> Result<Option<i64>, Error> {
@@ -86,30 +95,8 @@ impl Columns for rusqlite::Row<'_> {
     fn bytes(&self, column: usize) -> Result<Option<&[u8]>, Error> {
         Ok(self.get_ref(column)?.as_blob_or_null().map_err(rusqlite::Error::from)?)
     }
-}
 
-macro_rules! integers {
-    ($($name:ident => $value:expr),+) => {$(
-        impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                let value: fn(&$name) -> i64 = $value;
-                Ok(ToSqlOutput::Borrowed(ValueRef::Integer(value(self))))
-            }
-        }
-    )+};
-}
-
-integers! {
-    Pos => |it| it.0.cast_signed(),
-    Timestamp => |it| it.0,
-    Micros => |it| it.0,
-    TenantKey => |it| it.0,
-    EndpointKey => |it| it.0
-}
-
-/// Ids are written as their bytes where they point elsewhere.
-impl ToSql for DeliveryId {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.to_bytes().to_vec().into())
+    fn real(&self, column: usize) -> Result<f64, Error> {
+        Ok(self.get(column)?)
     }
 }

@@ -1,0 +1,44 @@
+//! From settings to the store.
+
+use std::path::Path;
+
+use secrecy::ExposeSecret as _;
+
+use super::Error;
+use crate::{
+    config,
+    domain::InstanceId,
+    entropy::Entropy,
+    store::{self, Location, OpenError, Server},
+    vault::Vault,
+};
+
+/// What is on its way to the store at most; see [`store::Config`]. Some 3,000 events
+/// by calls and half as many by streams, which a slow core writes in 50 ms.
+const PENDING_BYTES_MAX: u64 = 32 << 20;
+
+/// A store with the limits of the house.
+pub(super) fn config(
+    data_dir: &Path,
+    given: &config::Store,
+    vault: Vault,
+    entropy: &Entropy,
+) -> Result<store::Config, Error> {
+    let location = match &given.store {
+        None => Location::Directory(data_dir.to_owned()),
+        Some(url) => {
+            let server = Server::new(url.expose_secret(), given.allow_lossy_store);
+            Location::Server(Box::new(server.map_err(OpenError::from)?))
+        }
+    };
+    Ok(store::Config {
+        location,
+        instance: InstanceId(i64::from_be_bytes(entropy.bytes()) & i64::MAX),
+        vault,
+        incarnation: entropy.salt(),
+        queue_max: 10_000_000,
+        pending_bytes_max: PENDING_BYTES_MAX,
+        mark_every: 10_000_000,
+        crash_after_publishes: None,
+    })
+}

@@ -1,0 +1,423 @@
+//! The server: its connections, and the one that writes.
+//!
+//! Transactions that write come one after the other, over all processes, by an advisory
+//! lock that each takes first and holds until it is committed. So numbers of the feed grow
+//! in commit order, and what a transaction finds at its start is how things stand until
+//! its end. It holds the lock for a few round trips, each with all the rows of one table.
+//!
+//! A statement that is not answered in time is given up with its connection: the server
+//! may be frozen or out of reach. Whether a commit that was given up took place is told
+//! by what the next transaction finds.
+
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    str::FromStr as _,
+    time::Duration,
+};
+
+use sqlx::{
+    Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
+    Row as _,
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow, PgSslMode},
+};
+use tokio::{runtime::Runtime, time::timeout};
+
+use super::{conn::Begun, row::Columns as _, value::Value};
+use crate::{
+    domain::Pos,
+    store::{Error, journal::Entry},
+};
+
+/// The oldest server: `NULLS NOT DISTINCT` and `MERGE` came with it, and older ones are
+/// not tested.
+const VERSION_MIN: i32 = 15_00_00;
+/// The lock of the transactions that write.
+const WRITING: i64 = 0x686f_6f6b_0001;
+/// How long a statement of a transaction may take, as the server is told and as waited
+/// for. What the server has not refused by then it will not answer.
+const STATEMENT_MS: u32 = 3_000;
+const PATIENCE: Duration = Duration::from_millis(3_500);
+/// How long it may take to get a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Connections for reads.
+const READERS: u32 = 8;
+
+/// Why a server cannot be used. Each sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// The URL.
+    #[error(
+        "--store is not a URL of a PostgreSQL database: write it as postgres://user:password@host:5432/database"
+    )]
+    Url(#[source] sqlx::Error),
+    /// Clear text beyond this machine.
+    #[error("events and secrets would cross the network to {0} in clear text: leave out sslmode=disable")]
+    Plaintext(String),
+    /// No connection.
+    #[error("cannot connect to PostgreSQL: check --store, and that the server runs")]
+    Connect(#[source] sqlx::Error),
+    /// It took too long.
+    #[error("PostgreSQL does not answer: check --store, and that the server runs")]
+    Silent,
+    /// Too old.
+    #[error("the server is PostgreSQL {0}: hookwire needs 15 or later")]
+    Version(String),
+    /// A standby.
+    #[error("the server is a read-only standby: give the address of the primary by --store")]
+    Standby,
+    /// What is acknowledged might be lost.
+    #[error(
+        "the server has {0} = off, so what it acknowledges can be lost: set it to on, or start with --allow-lossy-store"
+    )]
+    Lossy(&'static str),
+}
+
+/// Which server, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct Server {
+    options: PgConnectOptions,
+    allow_lossy: bool,
+}
+
+impl Server {
+    /// Reads a URL. Beyond this machine the connection is encrypted.
+    pub fn new(url: &str, allow_lossy: bool) -> Result<Self, PostgresError> {
+        let mut options = PgConnectOptions::from_str(url).map_err(PostgresError::Url)?;
+        let host = options.get_host().to_owned();
+        let here = options.get_socket().is_some()
+            || host.starts_with('/')
+            || host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        if !here {
+            match options.get_ssl_mode() {
+                PgSslMode::Disable => return Err(PostgresError::Plaintext(host)),
+                PgSslMode::Allow | PgSslMode::Prefer => options = options.ssl_mode(PgSslMode::Require),
+                PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => {}
+            }
+        }
+        Ok(Self { options, allow_lossy })
+    }
+
+    /// Options of a connection with a name, for those who look at the server.
+    fn named(&self, role: &str) -> PgConnectOptions {
+        let millis = STATEMENT_MS.to_string();
+        self.options
+            .clone()
+            .application_name(&format!("hookwire {role}"))
+            .options([
+                ("statement_timeout", millis.as_str()),
+                ("lock_timeout", "2500"),
+                // A process that was frozen in the middle keeps nobody waiting for longer.
+                ("idle_in_transaction_session_timeout", "2500"),
+                ("client_connection_check_interval", "1000"),
+                ("tcp_keepalives_idle", "5"),
+                ("tcp_keepalives_interval", "2"),
+                ("tcp_keepalives_count", "3"),
+                ("tcp_user_timeout", "10000"),
+                // Every query finds its rows by an index; what a plan costs then does not
+                // hang on how fresh the statistics are.
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("jit", "off"),
+            ])
+            .disable_statement_logging()
+    }
+
+    /// A connection of its own.
+    pub async fn connect(&self, role: &str) -> Result<PgConnection, PostgresError> {
+        let options = self.named(role);
+        match timeout(CONNECT, options.connect()).await {
+            Ok(connected) => connected.map_err(PostgresError::Connect),
+            Err(_) => Err(PostgresError::Silent),
+        }
+    }
+
+    /// The connections that read.
+    pub fn readers(&self) -> PgPool {
+        let options = self.named("reader").options([("default_transaction_read_only", "on")]);
+        PgPoolOptions::new().max_connections(READERS).acquire_timeout(CONNECT).connect_lazy_with(options)
+    }
+
+    /// Checks that what is acknowledged will be kept, and that the server takes writes.
+    pub async fn check(&self, conn: &mut PgConnection) -> Result<(), PostgresError> {
+        let sql = "SELECT current_setting('server_version_num')::int, current_setting('server_version'), \
+             pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on', \
+             current_setting('fsync') = 'off', current_setting('synchronous_commit') = 'off'";
+        let row = conn.fetch_one(sql).await.map_err(PostgresError::Connect)?;
+        if row.get::<i32, _>(0) < VERSION_MIN {
+            return Err(PostgresError::Version(row.get(1)));
+        }
+        if row.get(2) {
+            return Err(PostgresError::Standby);
+        }
+        for (column, setting) in [(3, "fsync"), (4, "synchronous_commit")] {
+            if row.get::<bool, _>(column) && !self.allow_lossy {
+                return Err(PostgresError::Lossy(setting));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The connection that writes. Made anew by the next transaction after it was lost.
+pub struct Link {
+    server: Server,
+    runtime: Runtime,
+    conn: RefCell<Option<PgConnection>>,
+    /// The day that partitions were last looked after.
+    day: Cell<i64>,
+}
+
+impl Link {
+    /// Connects.
+    pub fn open(server: Server) -> Result<Self, PostgresError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| PostgresError::Connect(sqlx::Error::Io(error)))?;
+        let link = Self { server, runtime, conn: RefCell::default(), day: Cell::default() };
+        link.connect()?;
+        Ok(link)
+    }
+
+    /// The runtime that drives it.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    fn connect(&self) -> Result<(), PostgresError> {
+        let conn = self.runtime.block_on(async {
+            let mut conn = self.server.connect("writer").await?;
+            match timeout(CONNECT, self.server.check(&mut conn)).await {
+                Ok(checked) => checked.map(|()| conn),
+                Err(_) => Err(PostgresError::Silent),
+            }
+        })?;
+        *self.conn.borrow_mut() = Some(conn);
+        Ok(())
+    }
+
+    /// See [`super::Conn::begin`].
+    pub fn begin(&self, known: Pos) -> Result<Begun, Error> {
+        if self.conn.borrow().is_none() {
+            self.connect().map_err(|error| Error::Away(Some(error.into())))?;
+        }
+        let sql = format!(
+            "BEGIN; SELECT floor(extract(epoch FROM clock_timestamp()) / 86400)::int8 \
+             FROM pg_advisory_xact_lock({WRITING}); {}",
+            news_after(known)
+        );
+        let mut rows = self.raw(sql)?.into_iter();
+        let day = rows.next().ok_or_else(|| Error::Corrupt("no answer to a lock".to_owned()))?.number(0)?;
+        let news = rows.map(|row| Entry::read(&row)).collect::<Result<_, _>>()?;
+        Ok(Begun { news, floor: first_of(day), day })
+    }
+
+    /// Whether a day is another than at the last call.
+    pub fn enters(&self, day: i64) -> bool {
+        self.day.replace(day) != day
+    }
+
+    /// See [`super::Conn::news`].
+    pub fn news(&self, known: Pos) -> Result<Vec<Entry>, Error> {
+        if self.conn.borrow().is_none() {
+            self.connect().map_err(|error| Error::Away(Some(error.into())))?;
+        }
+        self.raw(news_after(known))?.iter().map(|row| Entry::read(row)).collect()
+    }
+
+    /// See [`super::Conn::commit`].
+    pub fn commit(&self, entry: Option<&Entry>) -> Result<(), Error> {
+        let insert = entry.map(Entry::insert).unwrap_or_default();
+        self.raw(format!("{insert}COMMIT")).map(drop)
+    }
+
+    /// See [`super::Conn::rollback`].
+    pub fn rollback(&self) {
+        if self.conn.borrow().is_some() && self.raw("ROLLBACK".to_owned()).is_err() {
+            self.conn.borrow_mut().take();
+        }
+    }
+
+    /// Runs a statement; says how many rows it changed.
+    pub fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<usize, Error> {
+        let arguments = arguments(values)?;
+        self.run(async |conn| {
+            let done = conn.execute(sqlx::query_with(sql, arguments)).await?;
+            Ok(done.rows_affected() as usize)
+        })
+    }
+
+    /// Reads all rows.
+    pub fn rows(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<PgRow>, Error> {
+        let arguments = arguments(values)?;
+        self.run(async |conn| conn.fetch_all(sqlx::query_with(sql, arguments)).await)
+    }
+
+    /// Runs one statement over rows of values, which `text` is told the name of; their
+    /// count and what it returned. Nothing is sent if there are none.
+    pub fn each<'v, const N: usize>(
+        &self,
+        rows: impl Iterator<Item = [Value<'v>; N]>,
+        text: impl FnOnce(&str) -> String,
+    ) -> Result<(usize, Vec<PgRow>), Error> {
+        let mut columns: Vec<Column<'v>> = Vec::with_capacity(N);
+        let mut count = 0;
+        for row in rows {
+            for (at, value) in row.into_iter().enumerate() {
+                if count == 0 {
+                    columns.push(Column::of(&value));
+                }
+                columns[at].push(value);
+            }
+            count += 1;
+        }
+        if count == 0 {
+            return Ok((0, Vec::new()));
+        }
+        let arrays: Vec<String> =
+            columns.iter().enumerate().map(|(at, it)| format!("${}::{}[]", at + 1, it.name())).collect();
+        let sql = AssertSqlSafe(text(&format!("UNNEST({})", arrays.join(","))));
+        let mut arguments = PgArguments::default();
+        for column in columns {
+            column.add(&mut arguments)?;
+        }
+        let returned = self.run(async |conn| conn.fetch_all(sqlx::query_with(sql, arguments)).await)?;
+        Ok((count, returned))
+    }
+
+    /// Sends statements as text, without values.
+    pub fn raw(&self, sql: String) -> Result<Vec<PgRow>, Error> {
+        self.run(async |conn| conn.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await)
+    }
+
+    fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Error> {
+        let mut slot = self.conn.borrow_mut();
+        let Some(conn) = slot.as_mut() else { return Err(Error::Away(None)) };
+        match self.runtime.block_on(async { timeout(PATIENCE, work(conn)).await }) {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                if is_over(&error) {
+                    slot.take();
+                }
+                Err(error.into())
+            }
+            Err(elapsed) => {
+                slot.take();
+                Err(Error::Away(Some(elapsed.into())))
+            }
+        }
+    }
+
+    /// Says goodbye.
+    pub fn close(self) {
+        if let Some(conn) = self.conn.into_inner() {
+            let _ = self.runtime.block_on(async { timeout(CONNECT, conn.close()).await });
+        }
+    }
+}
+
+/// Whether a connection is of no use after an error.
+fn is_over(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        // Classes 08 and 57 (shutdown, crash, terminated, but for cancelled statements).
+        Some(error) => error.code().is_some_and(|code| {
+            code.starts_with("08") || (code.starts_with("57") && code != "57014") || code == "25P03"
+        }),
+        None => true,
+    }
+}
+
+/// What was committed after a position.
+fn news_after(known: Pos) -> String {
+    format!("SELECT pos, base, latest, origin, note FROM commits WHERE pos > {} ORDER BY pos", known.0)
+}
+
+/// The number before the first of a day. Numbers of one day share their first bits, so that
+/// the rows of a day are one range: a partition. A day has four billion of them; if
+/// it needs more, it takes some of the next.
+pub(in crate::store) fn first_of(day: i64) -> Pos {
+    Pos((day << 32).cast_unsigned())
+}
+
+/// Values one by one.
+pub(super) fn arguments(values: &[Value<'_>]) -> Result<PgArguments, Error> {
+    let mut arguments = PgArguments::default();
+    for value in values {
+        let added = match value {
+            Value::Integer(value) => arguments.add(*value),
+            Value::Real(value) => arguments.add(*value),
+            Value::Text(text) => arguments.add(text.as_deref().map(storable)),
+            Value::Bytes(bytes) => arguments.add(bytes.as_deref()),
+            Value::List(values) => arguments.add(values.as_slice()),
+        };
+        added.map_err(|error| Error::Corrupt(error.to_string()))?;
+    }
+    Ok(arguments)
+}
+
+/// A text as the server can store it: it knows no NUL. Inputs have none; this is so that
+/// no text that slipped through refuses the transaction of everybody else.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+/// The values of a column over several rows.
+enum Column<'v> {
+    Integers(Vec<Option<i64>>),
+    Reals(Vec<f64>),
+    Texts(Vec<Option<Cow<'v, str>>>),
+    Bytes(Vec<Option<Cow<'v, [u8]>>>),
+}
+
+impl<'v> Column<'v> {
+    fn of(value: &Value<'_>) -> Self {
+        match value {
+            Value::Integer(_) | Value::List(_) => Self::Integers(Vec::new()),
+            Value::Real(_) => Self::Reals(Vec::new()),
+            Value::Text(_) => Self::Texts(Vec::new()),
+            Value::Bytes(_) => Self::Bytes(Vec::new()),
+        }
+    }
+
+    fn push(&mut self, value: Value<'v>) {
+        match (self, value) {
+            (Self::Integers(column), Value::Integer(value)) => column.push(value),
+            (Self::Reals(column), Value::Real(value)) => column.push(value),
+            (Self::Texts(column), Value::Text(value)) => column.push(value),
+            (Self::Bytes(column), Value::Bytes(value)) => column.push(value),
+            (Self::Integers(_) | Self::Reals(_) | Self::Texts(_) | Self::Bytes(_), _) => {
+                debug_assert!(false, "the values of a column are of one kind");
+            }
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Integers(_) => "int8",
+            Self::Reals(_) => "float8",
+            Self::Texts(_) => "text",
+            Self::Bytes(_) => "bytea",
+        }
+    }
+
+    fn add(&self, arguments: &mut PgArguments) -> Result<(), Error> {
+        let added = match self {
+            Self::Integers(column) => arguments.add(column),
+            Self::Reals(column) => arguments.add(column),
+            Self::Texts(column) => {
+                let texts: Vec<_> = column.iter().map(|text| text.as_deref().map(storable)).collect();
+                arguments.add(texts.iter().map(|text| text.as_deref()).collect::<Vec<_>>())
+            }
+            Self::Bytes(column) => {
+                arguments.add(column.iter().map(|bytes| bytes.as_deref()).collect::<Vec<_>>())
+            }
+        };
+        added.map_err(|error| Error::Corrupt(error.to_string()))
+    }
+}

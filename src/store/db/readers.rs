@@ -1,0 +1,126 @@
+//! The connections that read.
+
+use sqlx::{AssertSqlSafe, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
+
+use super::{
+    postgres,
+    query::{Dialect, Query, Sql},
+    row::Columns,
+    value::{Value, list_text},
+};
+use crate::store::Error;
+
+/// The connections that read, many at once.
+#[derive(Clone, Debug)]
+pub enum Readers {
+    /// Of the file.
+    Sqlite(SqlitePool),
+    /// Of the server.
+    Postgres(PgPool),
+}
+
+/// A row of either.
+#[derive(Debug)]
+pub enum Row {
+    /// Of the file.
+    Sqlite(SqliteRow),
+    /// Of the server.
+    Postgres(PgRow),
+}
+
+impl Readers {
+    /// A statement put together from parts.
+    pub fn query(&self, sql: impl Into<Sql>) -> Query {
+        let dialect = self.dialect();
+        Query::new(dialect, sql.into().of(dialect))
+    }
+
+    /// Which database.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// The rows of a fixed statement.
+    pub async fn rows(&self, sql: impl Into<Sql>, values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
+        match self {
+            Self::Sqlite(pool) => {
+                let query = bound(sqlx::query(sql.into().sqlite), values);
+                Ok(query.fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect())
+            }
+            Self::Postgres(pool) => {
+                let query = sqlx::query_with(sql.into().postgres, postgres::arguments(values)?);
+                Ok(query.fetch_all(pool).await?.into_iter().map(Row::Postgres).collect())
+            }
+        }
+    }
+
+    /// The first row of a fixed statement, if there is one.
+    pub async fn row(&self, sql: impl Into<Sql>, values: &[Value<'_>]) -> Result<Option<Row>, Error> {
+        Ok(self.rows(sql, values).await?.into_iter().next())
+    }
+
+    /// The rows of a statement put together from parts.
+    pub async fn all(&self, query: &Query) -> Result<Vec<Row>, Error> {
+        let sql = AssertSqlSafe(query.sql.clone());
+        match self {
+            Self::Sqlite(pool) => {
+                let query = bound(sqlx::query(sql), &query.values);
+                Ok(query.fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect())
+            }
+            Self::Postgres(pool) => {
+                let query = sqlx::query_with(sql, postgres::arguments(&query.values)?);
+                Ok(query.fetch_all(pool).await?.into_iter().map(Row::Postgres).collect())
+            }
+        }
+    }
+
+    /// Closes them.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+type SqliteQuery<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+fn bound<'q>(query: SqliteQuery<'q>, values: &[Value<'_>]) -> SqliteQuery<'q> {
+    values.iter().fold(query, |query, value| match value {
+        Value::Integer(value) => query.bind(*value),
+        Value::Real(value) => query.bind(*value),
+        Value::Text(text) => query.bind(text.as_deref().map(str::to_owned)),
+        Value::Bytes(bytes) => query.bind(bytes.as_deref().map(<[u8]>::to_vec)),
+        Value::List(values) => query.bind(list_text(values)),
+    })
+}
+
+impl Row {
+    fn columns(&self) -> &dyn Columns {
+        match self {
+            Self::Sqlite(row) => row,
+            Self::Postgres(row) => row,
+        }
+    }
+}
+
+impl Columns for Row {
+    fn integer(&self, column: usize) -> Result<Option<i64>, Error> {
+        self.columns().integer(column)
+    }
+
+    fn text(&self, column: usize) -> Result<Option<&str>, Error> {
+        self.columns().text(column)
+    }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, Error> {
+        self.columns().bytes(column)
+    }
+
+    fn real(&self, column: usize) -> Result<f64, Error> {
+        self.columns().real(column)
+    }
+}
