@@ -57,6 +57,8 @@ async fn open(folder: &Path) -> Arc<Store> {
     let config = Config {
         location: Location::Directory(folder.to_owned()),
         instance: InstanceId(1),
+        name: "bench".to_owned(),
+        started_at: Timestamp(0),
         vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 1,
         queue_max: u64::MAX,

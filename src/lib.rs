@@ -27,6 +27,9 @@
 //!   go, checked in the URL and at each connection; names, proxies, the connection pool.
 //! - [`engine`]: DO. One dispatcher owns the lanes and follows the feed; an attempt
 //!   is a task of its own.
+//! - [`fleet`]: several processes on one database: signs of life, who does which share
+//!   of the work, asking the home of an endpoint. *Who should have what is decided in
+//!   `fleet/plan.rs`.*
 //!
 //! **Talking**
 //!
@@ -57,6 +60,7 @@ pub mod egress;
 pub mod engine;
 pub mod entropy;
 pub mod feed;
+pub mod fleet;
 pub mod front;
 pub mod grpc;
 pub mod machine;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// What each module of `src/` may use. A module may use itself.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("entropy", &["domain"]),
@@ -21,7 +21,8 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("feed", &["domain", "store"]),
     ("egress", &["domain", "clock"]),
     ("engine", &["domain", "clock", "entropy", "signing", "content", "machine", "store", "feed", "egress"]),
-    ("app", &["domain", "clock", "entropy", "machine", "store", "feed", "egress", "engine"]),
+    ("fleet", &["domain", "clock", "machine", "store", "engine"]),
+    ("app", &["domain", "clock", "entropy", "machine", "store", "feed", "egress", "engine", "fleet"]),
     ("peer", &[]),
     ("grpc", &["domain", "feed", "app", "engine", "machine", "store", "peer"]),
     ("rest", &["domain", "grpc"]),
@@ -41,6 +42,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "engine",
             "entropy",
             "feed",
+            "fleet",
             "front",
             "grpc",
             "peer",

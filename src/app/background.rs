@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error};
 use crate::{
-    domain::{EndpointKey, Micros},
+    domain::{EndpointKey, Micros, Shard},
     store::Cutoff,
 };
 
@@ -40,8 +40,35 @@ impl App {
         self.new_sweep.notify_one();
     }
 
-    /// Queues what an earlier run left undone; for the start.
-    pub async fn resume_sweeps(&self) -> Result<(), Error> {
+    /// Queues what another run, or another process, left undone, whenever this process
+    /// comes to do what goes on without being asked.
+    pub async fn resume_sweeps(&self, shutdown: CancellationToken) {
+        let work = async {
+            let mut hands = self.store.shards().subscribe();
+            let mut was_steward = false;
+            loop {
+                let is_steward = self.is_steward();
+                if is_steward && !was_steward {
+                    while let Err(error) = self.queue_sweeps().await {
+                        tracing::warn!(%error, "deliveries of deleted endpoints cannot be found yet");
+                        sleep(AGAIN_AFTER).await;
+                    }
+                }
+                was_steward = is_steward;
+                if hands.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        shutdown.run_until_cancelled(work).await;
+    }
+
+    /// Whether this process does what goes on without being asked.
+    pub(super) fn is_steward(&self) -> bool {
+        self.store.shards().owns(Shard::STEWARD)
+    }
+
+    async fn queue_sweeps(&self) -> Result<(), Error> {
         self.sweep_tenants().await?;
         for key in self.store.endpoints_waiting().await? {
             if self.store.routes().get(key).is_none() {
@@ -102,10 +129,16 @@ impl App {
                     operations: now.minus(retention.operations),
                     audit: now.minus(retention.audit),
                 };
-                self.sweep_or_warn().await;
                 if let Err(error) = self.note_uses().await {
                     tracing::warn!(%error, "the last uses of keys cannot be noted yet");
                 }
+                if !self.is_steward() {
+                    if let Err(error) = self.store.look_back().await {
+                        tracing::warn!(%error, "how far the feed reaches back cannot be read yet");
+                    }
+                    continue;
+                }
+                self.sweep_or_warn().await;
                 loop {
                     match self.store.forget(cutoff).await {
                         Ok(true) => {}

@@ -98,7 +98,7 @@ impl App {
 
     pub(super) async fn see(&self, delivery: Delivery) -> Seen {
         let live = if delivery.is_open() {
-            self.engine.live(vec![delivery.clone()]).await.first().copied().unwrap_or_default()
+            self.fleet.live(vec![delivery.clone()]).await.first().copied().unwrap_or_default()
         } else {
             Live::default()
         };
@@ -107,7 +107,7 @@ impl App {
 
     async fn see_all(&self, deliveries: Vec<Delivery>) -> Vec<Seen> {
         let open: Vec<_> = deliveries.iter().filter(|it| it.is_open()).cloned().collect();
-        let mut lives = if open.is_empty() { Vec::new() } else { self.engine.live(open).await }.into_iter();
+        let mut lives = if open.is_empty() { Vec::new() } else { self.fleet.live(open).await }.into_iter();
         let at = self.now();
         let seen = deliveries.into_iter().map(|delivery| {
             let live = if delivery.is_open() { lives.next().unwrap_or_default() } else { Live::default() };

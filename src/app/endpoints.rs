@@ -81,7 +81,7 @@ impl App {
             found.reverse();
         }
         let (found, next) = cut.first(found, |it| key(it));
-        let circuits = self.engine.circuits(found.iter().map(|it| it.key).collect()).await;
+        let circuits = self.fleet.circuits(found.iter().map(|it| it.key).collect()).await;
         let views = found.into_iter().zip(circuits);
         Ok((views.map(|(endpoint, circuit)| EndpointView { endpoint, circuit }).collect(), next))
     }
@@ -140,7 +140,7 @@ impl App {
             Ok(())
         };
         let view = self.update_endpoint(tenant, id, "", resume).await?;
-        self.engine.reset(view.endpoint.key).await;
+        self.store.reset_circuit(view.endpoint.key).await?;
         Ok(self.view(view.endpoint).await)
     }
 
@@ -166,7 +166,7 @@ impl App {
             metadata: BTreeMap::new(),
             created_at: now,
         };
-        let attempt = self.engine.test(Arc::clone(&endpoint), event).await;
+        let attempt = self.fleet.test(Arc::clone(&endpoint), event).await;
         attempt.map(|attempt| (endpoint, attempt)).ok_or_else(Error::draining)
     }
 
@@ -175,7 +175,7 @@ impl App {
     }
 
     pub(super) async fn view(&self, endpoint: Arc<Endpoint>) -> EndpointView {
-        let circuits = self.engine.circuits(vec![endpoint.key]).await;
+        let circuits = self.fleet.circuits(vec![endpoint.key]).await;
         let closed = Circuit { position: Position::Closed, failures: 0, opened_at: None };
         EndpointView { circuit: circuits.first().copied().unwrap_or(closed), endpoint }
     }

@@ -54,8 +54,8 @@ pub use crate::egress::Policy;
 use crate::{
     clock::Clock,
     domain::{EndpointKey, EventId, Pos, Timestamp, Uid},
-    engine,
     entropy::Entropy,
+    fleet::Fleet,
     store::Store,
 };
 
@@ -93,7 +93,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct App {
     store: Arc<Store>,
-    engine: engine::Handle,
+    fleet: Fleet,
     clock: Clock,
     entropy: Entropy,
     limits: Limits,
@@ -102,19 +102,17 @@ pub struct App {
     draining: CancellationToken,
     watches: Arc<Semaphore>,
     publish_streams: Arc<Semaphore>,
-    /// An operation was accepted or stopped.
-    operations_changed: Notify,
     /// Deleted endpoints whose open deliveries are still to be cancelled.
     sweeps: Mutex<VecDeque<EndpointKey>>,
     new_sweep: Notify,
 }
 
 impl App {
-    /// The use cases over a store and an engine. Streams end in order once
+    /// The use cases over a store and the engines of a fleet. Streams end in order once
     /// `draining` is cancelled.
     pub fn new(
         store: Arc<Store>,
-        engine: engine::Handle,
+        fleet: Fleet,
         clock: Clock,
         entropy: Entropy,
         limits: Limits,
@@ -122,7 +120,7 @@ impl App {
     ) -> Self {
         Self {
             store,
-            engine,
+            fleet,
             clock,
             entropy,
             draining,
@@ -131,7 +129,6 @@ impl App {
             limits,
             event_counts: count::EventCounts::default(),
             buckets: pace::Buckets::default(),
-            operations_changed: Notify::new(),
             sweeps: Mutex::default(),
             new_sweep: Notify::new(),
         }
@@ -145,6 +142,16 @@ impl App {
     /// How much of what there may be.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Whether other processes share the store.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// Takes in what other processes have committed by now.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        Ok(self.store.refresh().await?)
     }
 
     /// Cancelled when streams are to end.

@@ -78,7 +78,6 @@ impl App {
         };
         let task = Task { operation, filter, per_second, cursor: Pos(0) };
         let operation = self.store.create_operation(task).await?;
-        self.operations_changed.notify_one();
         Ok(operation)
     }
 
@@ -130,7 +129,6 @@ impl App {
         // First, as the store stops whatever has the id.
         self.operation(tenant, id).await?;
         if let Some(cancelled) = self.store.cancel_operation(id, self.now()).await? {
-            self.operations_changed.notify_one();
             return Ok(cancelled);
         }
         let done = self.operation(tenant, id).await?;
@@ -143,7 +141,16 @@ impl App {
     pub async fn run_operations(&self, shutdown: CancellationToken) {
         let work = async {
             let (mut agenda, mut stale) = (Agenda::default(), true);
+            let mut hands = self.store.shards().subscribe();
             loop {
+                if !self.is_steward() {
+                    // Whoever is goes on with them.
+                    (agenda, stale) = (Agenda::default(), true);
+                    if hands.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 if stale {
                     match self.store.tasks().await {
                         Ok(tasks) => agenda.renew(tasks, self.now()),
@@ -154,7 +161,7 @@ impl App {
                         }
                     }
                 }
-                let changed = self.operations_changed.notified();
+                let changed = self.store.operations_changed();
                 let Some(wait) = agenda.wait(self.now()) else {
                     changed.await;
                     stale = true;

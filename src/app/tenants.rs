@@ -72,7 +72,7 @@ impl App {
         let key = self.find_tenant(id)?.key;
         let changed = self.store.edit_tenant(key, super::version(etag), self.now(), change).await?;
         // An engine at rest looks at what was changed when it is asked something.
-        self.engine.circuits(Vec::new()).await;
+        self.fleet.circuits(Vec::new()).await;
         self.changed(changed, id)
     }
 

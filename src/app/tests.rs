@@ -10,7 +10,7 @@ use crate::{
         BreakerPolicy, Delivery, DeliveryId, Endpoint, LetterState, Micros, NewEvent, OperationState,
         Pattern, Payload, RateLimit, RetryPolicy, State,
     },
-    egress, store,
+    egress, engine, store,
     vault::Vault,
 };
 
@@ -32,6 +32,8 @@ impl House {
         let config = store::Config {
             location: crate::store::Location::Directory(folder.path().to_owned()),
             instance: crate::domain::InstanceId(1),
+            name: "one".to_owned(),
+            started_at: Timestamp(0),
             vault: Vault::drawn(Entropy::seeded(1)),
             incarnation: 5,
             queue_max: 1_000_000,
@@ -51,12 +53,14 @@ impl House {
             client,
             clock.clone(),
             entropy.clone(),
+            Arc::new(engine::Lease::forever()),
             stop.child_token(),
         )
         .await
         .unwrap();
         let limits = Limits { targets: policy, ..Limits::default() };
-        let app = Arc::new(App::new(store, engine, clock, entropy, limits, stop.clone()));
+        let fleet = Fleet::alone(Arc::clone(&store), engine);
+        let app = Arc::new(App::new(store, fleet, clock, entropy, limits, stop.clone()));
         app.create_endpoint("deaf".to_owned(), endpoint()).await.unwrap();
         let (runner, until) = (Arc::clone(&app), stop.clone());
         let operations = tokio::spawn(async move { runner.run_operations(until).await });

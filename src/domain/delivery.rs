@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{DeliveryId, Endpoint, EndpointKey, Event, EventId, Failure, Micros, Pos, TenantKey, Timestamp};
 
 /// The duty to bring one event to one endpoint.
@@ -186,7 +188,7 @@ impl Trigger {
 }
 
 /// Why an open delivery waits although it is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hold {
     /// The endpoint's token bucket is empty.
     Rate,
@@ -203,7 +205,7 @@ pub enum Hold {
 }
 
 /// What a lane knows of an open delivery at this moment, besides what is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Live {
     /// An attempt is in flight.
     pub in_flight: bool,

@@ -1,26 +1,39 @@
 //! The dispatcher: one task that owns every lane.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::sync::{Semaphore, mpsc};
+use rustc_hash::FxHashMap;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::AbortHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     attempt::{self, Context},
     caller::Caller,
+    fetches::Fetched,
     handle::{Ask, Circuit, Handle},
+    lease::Lease,
     observe::Observer,
+    tenures::{Found, Leaving, Tenures},
 };
 use crate::{
     clock::Clock,
-    domain::{Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Pos, Tenant, Timestamp},
+    domain::{
+        Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Pos, Tenant, TenantKey,
+        Timestamp,
+    },
     egress::{Client, Policy},
     entropy::Entropy,
     feed::{self, Cursor, Start},
     machine::{
-        breaker::{Position, Signal},
-        lane::{Lane, Step, WINDOW},
+        breaker::Signal,
+        lane::{Kept, Lane, Step, WINDOW},
         retry_after::quiet_until,
         share::Share,
     },
@@ -28,7 +41,7 @@ use crate::{
 };
 
 /// Changes taken from the feed before lanes are asked again.
-const BATCH: usize = 512;
+pub(super) const BATCH: usize = 512;
 /// Waiting deliveries held in memory over all lanes, beyond the window of each:
 /// some 16 MB. What comes faster than it goes out need not be read back.
 const ROOM: usize = 32 * 1024;
@@ -39,7 +52,7 @@ const PAGE_READERS: usize = 2;
 /// How often lanes with nothing to remember are let go.
 const SWEEP_EVERY: Micros = Micros::from_secs(30);
 /// A store that cannot be read is asked again after this.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// How the engine is set up.
 #[derive(Clone, Debug)]
@@ -60,14 +73,24 @@ pub async fn start(
     client: Client,
     clock: Clock,
     entropy: Entropy,
+    lease: Arc<Lease>,
     stop: CancellationToken,
 ) -> Result<(Handle, tokio::task::JoinHandle<Result<(), feed::Error>>), feed::Error> {
     // The position first: what is committed while the lanes are found comes after.
     let cursor = Cursor::open(Arc::clone(&store), Start::Now).await?;
-    let waiting = store.endpoints_waiting().await?;
+    let shared = store.is_shared();
+    let waiting = if shared { Vec::new() } else { store.endpoints_waiting().await? };
     let (asks, questions) = mpsc::channel(ASKS_MAX);
     let (pages_out, pages) = mpsc::unbounded_channel();
     let (landings_out, landings) = mpsc::unbounded_channel();
+    let (found_out, found) = mpsc::unbounded_channel();
+    let (fetched_out, fetched) = mpsc::unbounded_channel();
+    let (kept_out, kept) = mpsc::unbounded_channel();
+    let mut hands = store.shards().subscribe();
+    // Also what came before this.
+    hands.mark_changed();
+    let tasks = TaskTracker::new();
+    tasks.spawn(keep(Arc::clone(&store), kept));
     let now = clock.now();
     let context = Arc::new(Context { store: Arc::clone(&store), client, clock: clock.clone(), entropy });
     let mut dispatcher = Dispatcher {
@@ -82,12 +105,24 @@ pub async fn start(
         landings,
         landings_out,
         finished: Vec::new(),
-        tasks: TaskTracker::new(),
+        tasks,
+        tenures: if shared { Tenures::default() } else { Tenures::all() },
+        hands,
+        lease_ends: lease.ends(),
+        lease,
+        leaving: Vec::new(),
+        found,
+        found_out,
+        wanted: VecDeque::new(),
+        fetching: false,
+        fetched,
+        fetched_out,
+        kept_out,
         lanes: FxHashMap::default(),
         beyond: 0,
         timers: BTreeSet::new(),
         ready: Share::default(),
-        flying: FxHashSet::default(),
+        flying: FxHashMap::default(),
         swept_at: now,
         observer: Observer::default(),
         page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
@@ -104,12 +139,12 @@ pub async fn start(
 /// A page that a lane asked for.
 type PageRead = (EndpointKey, usize, Result<Vec<Arc<Delivery>>, crate::store::Error>);
 
-struct Dispatcher {
+pub(super) struct Dispatcher {
     config: Config,
-    store: Arc<Store>,
-    clock: Clock,
+    pub(super) store: Arc<Store>,
+    pub(super) clock: Clock,
     context: Arc<Context>,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     questions: mpsc::Receiver<Ask>,
     pages: mpsc::UnboundedReceiver<PageRead>,
     pages_out: mpsc::UnboundedSender<PageRead>,
@@ -118,17 +153,35 @@ struct Dispatcher {
     landings_out: mpsc::UnboundedSender<Finish>,
     /// What goes to the writer next.
     finished: Vec<Finish>,
-    tasks: TaskTracker,
-    lanes: FxHashMap<EndpointKey, Slot>,
+    pub(super) tasks: TaskTracker,
+    /// The shares of the work that are this process's.
+    pub(super) tenures: Tenures,
+    /// Tells when shares change hands.
+    pub(super) hands: watch::Receiver<u64>,
+    pub(super) lease: Arc<Lease>,
+    /// Ends of the lease that were seen.
+    pub(super) lease_ends: u64,
+    pub(super) leaving: Vec<Leaving>,
+    found: mpsc::UnboundedReceiver<Found>,
+    pub(super) found_out: mpsc::UnboundedSender<Found>,
+    /// What others made or changed, to be read.
+    pub(super) wanted: VecDeque<(EndpointKey, Pos)>,
+    /// A read of such is under way.
+    pub(super) fetching: bool,
+    fetched: mpsc::UnboundedReceiver<Fetched>,
+    pub(super) fetched_out: mpsc::UnboundedSender<Fetched>,
+    /// How lanes stand, for the store.
+    kept_out: mpsc::UnboundedSender<(EndpointKey, Option<Kept>)>,
+    pub(super) lanes: FxHashMap<EndpointKey, Slot>,
     /// Waiting deliveries held beyond the window of their lane, over all lanes.
-    beyond: usize,
+    pub(super) beyond: usize,
     /// When lanes want to be asked again.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
     /// Lanes to ask, each once: one step a turn, so that none waits for another, and
     /// no tenant for another beyond its share.
-    ready: Share<EndpointKey>,
+    pub(super) ready: Share<EndpointKey>,
     /// Deliveries whose attempt is not recorded yet.
-    flying: FxHashSet<Pos>,
+    pub(super) flying: FxHashMap<Pos, Flight>,
     swept_at: Timestamp,
     observer: Observer,
     /// Pages read at once at most, so that many lanes, as after a start, leave
@@ -136,13 +189,23 @@ struct Dispatcher {
     page_readers: Arc<Semaphore>,
 }
 
-struct Slot {
-    lane: Lane,
+/// An attempt that is not recorded yet.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub endpoint: EndpointKey,
+    pub tenant: TenantKey,
+    pub task: AbortHandle,
+}
+
+pub(super) struct Slot {
+    pub lane: Lane,
     caller: Arc<Caller>,
     /// Share of its tenant.
     weight: u32,
     timer: Option<Timestamp>,
     is_ready: bool,
+    /// What the store knows of how it stands.
+    kept: Option<Kept>,
 }
 
 impl Slot {
@@ -152,7 +215,7 @@ impl Slot {
     }
 
     /// Does something with the lane and keeps the account of what is held.
-    fn change<T>(&mut self, beyond: &mut usize, work: impl FnOnce(&mut Lane) -> T) -> T {
+    pub fn change<T>(&mut self, beyond: &mut usize, work: impl FnOnce(&mut Lane) -> T) -> T {
         let before = self.beyond();
         let done = work(&mut self.lane);
         *beyond = *beyond + self.beyond() - before;
@@ -164,12 +227,15 @@ impl Dispatcher {
     async fn run(mut self, stop: CancellationToken) -> Result<(), feed::Error> {
         while !stop.is_cancelled() {
             let now = self.clock.now();
+            self.change_hands(now);
             let moved = self.follow(now).await?;
             self.land(now);
             self.reroute(now);
+            self.fetch(now);
             self.fire(now);
             self.pump(now);
             self.record();
+            self.see_off();
             self.sweep(now);
             if moved {
                 // More may be there; give the attempts just started their turn, and
@@ -184,6 +250,10 @@ impl Dispatcher {
                 _ = self.cursor.wait() => {}
                 Some(ask) = self.questions.recv() => self.answer(ask),
                 Some(page) = self.pages.recv() => self.take_page(page),
+                Some(found) = self.found.recv() => self.begin(found, self.clock.now()),
+                Some(fetched) = self.fetched.recv() => self.take_fetched(fetched),
+                _ = self.hands.changed() => self.hands.mark_changed(),
+                () = self.lease.changed() => {}
                 _ = self.landings.recv_many(&mut self.finished, BATCH) => {}
                 () = tokio::time::sleep(pause.min(SWEEP_EVERY).to_std()) => {}
             }
@@ -196,6 +266,12 @@ impl Dispatcher {
         for _ in 0..BATCH {
             let Ok(page) = self.pages.try_recv() else { break };
             self.take_page(page);
+        }
+        while let Ok(found) = self.found.try_recv() {
+            self.begin(found, self.clock.now());
+        }
+        while let Ok(fetched) = self.fetched.try_recv() {
+            self.take_fetched(fetched);
         }
         for _ in 0..BATCH {
             let Ok(ask) = self.questions.try_recv() else { break };
@@ -238,6 +314,7 @@ impl Dispatcher {
             let signal = Signal::of(attempt.failure.as_ref().map(|failure| failure.cause));
             let quiet = quiet_until(&slot.lane.endpoint().retry, attempt);
             slot.lane.land(pos, signal, quiet, now);
+            self.keep(key, now);
             self.wake(key);
         }
     }
@@ -254,8 +331,22 @@ impl Dispatcher {
     /// Takes a batch from the feed; says whether the cursor moved.
     async fn follow(&mut self, now: Timestamp) -> Result<bool, feed::Error> {
         let before = self.cursor.position();
-        match self.cursor.ready(BATCH).await {
-            Ok(changes) => changes.iter().for_each(|change| self.learn(change, now)),
+        let heard = match self.cursor.step(BATCH).await {
+            Ok(feed::Step::Changes(changes)) => {
+                changes.iter().for_each(|change| self.learn(change, now));
+                Ok(())
+            }
+            Ok(feed::Step::News(entry)) => match self.hear(&entry, now).await {
+                Ok(()) => {
+                    self.cursor.pass(&entry);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match heard {
+            Ok(()) => {}
             Err(feed::Error::Store(error)) => {
                 tracing::warn!(%error, "the feed could not be read; trying again");
                 tokio::time::sleep(PAUSE).await;
@@ -265,20 +356,31 @@ impl Dispatcher {
         Ok(self.cursor.position() != before)
     }
 
-    fn learn(&mut self, change: &Change, now: Timestamp) {
+    pub(super) fn learn(&mut self, change: &Change, now: Timestamp) {
         self.observer.change(change, self.store.directory());
         let (delivery, key) = (&change.delivery, change.delivery.endpoint);
-        if change.attempt.is_some() && self.flying.remove(&delivery.id.pos()) {
+        // What came before its share did is in the store as it is now.
+        if self.tenures.of(key).is_none_or(|tenure| change.pos <= tenure.since) {
+            return;
+        }
+        if change.attempt.is_some() && self.flying.remove(&delivery.id.pos()).is_some() {
             self.ready.end(delivery.tenant);
         }
-        if !self.lanes.contains_key(&key) {
-            let Some(endpoint) = self.store.routes().get(key) else { return };
-            self.open_lane(&endpoint, false, now);
+        if !self.ensure_lane(key, now) {
+            return;
         }
-        let Some(slot) = self.lanes.get_mut(&key) else { return };
-        if change.attempt.is_some() {
+        if let Some(slot) = self.lanes.get_mut(&key)
+            && change.attempt.is_some()
+        {
             slot.lane.recorded(delivery.id.pos());
         }
+        self.offer(delivery, now);
+    }
+
+    /// Offers a delivery to its lane.
+    pub(super) fn offer(&mut self, delivery: &Arc<Delivery>, now: Timestamp) {
+        let key = delivery.endpoint;
+        let Some(slot) = self.lanes.get_mut(&key) else { return };
         // Beyond the window only what has its event at hand: the others come with it in
         // a page, where alone each would have to read its own.
         let held = slot.lane.held();
@@ -302,8 +404,31 @@ impl Dispatcher {
                 slot.caller = caller;
                 slot.weight = weight;
                 slot.lane.set_endpoint(endpoint, now);
+                self.keep(key, now);
                 self.wake(key);
             }
+        }
+        self.reset_circuits(now);
+    }
+
+    /// Closes the circuit breakers that were reset by hand, here or elsewhere.
+    fn reset_circuits(&mut self, now: Timestamp) {
+        for key in self.store.routes().take_reset() {
+            if let Some(slot) = self.lanes.get_mut(&key) {
+                slot.lane.reset();
+                self.keep(key, now);
+                self.wake(key);
+            }
+        }
+    }
+
+    /// Lets the store know how a lane stands, for its next home.
+    fn keep(&mut self, key: EndpointKey, now: Timestamp) {
+        let Some(slot) = self.lanes.get_mut(&key) else { return };
+        let kept = slot.lane.kept(now);
+        if kept != slot.kept && self.store.is_shared() {
+            slot.kept = kept;
+            let _ = self.kept_out.send((key, kept));
         }
     }
 
@@ -319,24 +444,30 @@ impl Dispatcher {
     /// Asks ready lanes in turn, one step each, until all wait or no more attempts
     /// may be in flight.
     fn pump(&mut self, now: Timestamp) {
-        while self.flying.len() < self.config.in_flight_max {
+        // Once the lease goes on, the loop comes here again.
+        while self.flying.len() < self.config.in_flight_max && self.lease.holds(now) {
             let Some(key) = self.ready.pop() else { return };
             let Some(slot) = self.lanes.get_mut(&key) else { continue };
             slot.is_ready = false;
+            if !self.tenures.is_active(key) {
+                continue;
+            }
+            let epoch = self.tenures.of(key).map_or(0, |tenure| tenure.epoch);
             let step = slot.change(&mut self.beyond, |lane| lane.next(now));
             let caller = Arc::clone(&slot.caller);
             match step {
                 Step::Send(delivery) => {
-                    self.flying.insert(delivery.id.pos());
-                    self.ready.begin(delivery.tenant);
+                    let (pos, tenant) = (delivery.id.pos(), delivery.tenant);
+                    self.ready.begin(tenant);
                     let (context, out) = (Arc::clone(&self.context), self.landings_out.clone());
-                    self.tasks.spawn(async move {
-                        let _ = out.send(attempt::run(&context, &caller, delivery, 0).await);
+                    let task = self.tasks.spawn(async move {
+                        let _ = out.send(attempt::run(&context, &caller, delivery, epoch).await);
                     });
+                    self.flying.insert(pos, Flight { endpoint: key, tenant, task: task.abort_handle() });
                     self.wake(key);
                 }
                 Step::Expire(delivery) => {
-                    self.finished.push(attempt::expired(delivery, 0, now));
+                    self.finished.push(attempt::expired(delivery, epoch, now));
                     self.wake(key);
                 }
                 Step::Page(from, limit) => {
@@ -373,6 +504,7 @@ impl Dispatcher {
 
     fn answer(&mut self, ask: Ask) {
         let now = self.clock.now();
+        self.reset_circuits(now);
         match ask {
             Ask::Live(deliveries, reply) => {
                 let live = deliveries.iter().map(|delivery| match self.lanes.get_mut(&delivery.endpoint) {
@@ -385,28 +517,19 @@ impl Dispatcher {
                 });
                 let _ = reply.send(live.collect());
             }
+            Ask::Leave(shards, done) => self.leave((shards, done)),
             Ask::Circuits(keys, reply) => {
                 let circuit = |key: &EndpointKey| {
-                    self.lanes.get(key).map_or(
-                        Circuit { position: Position::Closed, failures: 0, opened_at: None },
-                        |slot| {
-                            let breaker = slot.lane.breaker();
-                            Circuit {
-                                position: breaker.position(),
-                                failures: breaker.failures(),
-                                opened_at: breaker.opened_at(),
-                            }
-                        },
-                    )
+                    self.lanes.get(key).map_or(Circuit::CLOSED, |slot| {
+                        let breaker = slot.lane.breaker();
+                        Circuit {
+                            position: breaker.position(),
+                            failures: breaker.failures(),
+                            opened_at: breaker.opened_at(),
+                        }
+                    })
                 };
                 let _ = reply.send(keys.iter().map(circuit).collect());
-            }
-            Ask::Reset(key, reply) => {
-                if let Some(slot) = self.lanes.get_mut(&key) {
-                    slot.lane.reset();
-                    self.wake(key);
-                }
-                let _ = reply.send(());
             }
             Ask::Test(endpoint, event, reply) => {
                 let caller = self.caller(endpoint);
@@ -425,8 +548,34 @@ impl Dispatcher {
     fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: bool, now: Timestamp) {
         let (endpoint, weight) = self.as_its_tenant_stands(endpoint);
         let caller = Arc::new(self.caller(Arc::clone(&endpoint)));
-        let (key, lane) = (endpoint.key, Lane::new(endpoint, stored, now));
-        self.lanes.insert(key, Slot { lane, caller, weight, timer: None, is_ready: false });
+        let (key, tenure) = (endpoint.key, self.tenures.of(endpoint.key));
+        let lane = match tenure.and_then(|tenure| tenure.at) {
+            Some(since) => Lane::inherited(endpoint, stored, since, now),
+            None => Lane::new(endpoint, stored, now),
+        };
+        self.lanes.insert(key, Slot { lane, caller, weight, timer: None, is_ready: false, kept: None });
+    }
+
+    /// Opens a lane for which something waits, or that stood in some way at its last home.
+    pub(super) fn open_inherited(&mut self, endpoint: &Arc<Endpoint>, kept: Option<&Kept>, now: Timestamp) {
+        let key = endpoint.key;
+        if !self.lanes.contains_key(&key) {
+            self.open_lane(endpoint, true, now);
+        }
+        let since = self.tenures.of(key).and_then(|tenure| tenure.at).unwrap_or(now);
+        if let (Some(slot), Some(kept)) = (self.lanes.get_mut(&key), kept) {
+            slot.lane.inherit(kept, since);
+            slot.kept = Some(*kept);
+        }
+    }
+
+    /// Opens a lane if there is none; false: its endpoint is gone.
+    pub(super) fn ensure_lane(&mut self, key: EndpointKey, now: Timestamp) -> bool {
+        if !self.lanes.contains_key(&key) {
+            let Some(endpoint) = self.store.routes().get(key) else { return false };
+            self.open_lane(&endpoint, self.tenures.is_new(key), now);
+        }
+        true
     }
 
     /// The endpoint as its lane is to see it, and the weight of its tenant: while that
@@ -443,7 +592,7 @@ impl Dispatcher {
         }
     }
 
-    fn close_lane(&mut self, key: EndpointKey) {
+    pub(super) fn close_lane(&mut self, key: EndpointKey) {
         let Some(slot) = self.lanes.remove(&key) else { return };
         self.beyond -= slot.beyond();
         if let Some(at) = slot.timer {
@@ -452,10 +601,11 @@ impl Dispatcher {
     }
 
     /// Queues a lane to be asked, once.
-    fn wake(&mut self, key: EndpointKey) {
+    pub(super) fn wake(&mut self, key: EndpointKey) {
         self.set_timer(key, None);
+        let active = self.tenures.is_active(key);
         let Some(slot) = self.lanes.get_mut(&key) else { return };
-        if !slot.is_ready {
+        if !slot.is_ready && active {
             slot.is_ready = true;
             self.ready.push(slot.lane.endpoint().tenant, slot.weight, key);
         }
@@ -478,5 +628,17 @@ impl Dispatcher {
         }
         self.swept_at = now;
         self.lanes.retain(|_, slot| slot.timer.is_some() || slot.is_ready || !slot.lane.is_idle(now));
+    }
+}
+
+/// Writes how lanes stand to the store, what has gathered at once, in order.
+async fn keep(store: Arc<Store>, mut kept: mpsc::UnboundedReceiver<(EndpointKey, Option<Kept>)>) {
+    let mut batch = Vec::new();
+    while kept.recv_many(&mut batch, BATCH).await > 0 {
+        while let Err(error) = store.keep_circuits(batch.clone()).await {
+            tracing::warn!(%error, "circuit breakers could not be kept; trying again");
+            tokio::time::sleep(PAUSE).await;
+        }
+        batch.clear();
     }
 }

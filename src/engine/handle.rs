@@ -1,16 +1,17 @@
 //! How the rest of the house asks the engine.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    domain::{Attempt, Delivery, Endpoint, EndpointKey, Event, Live, Timestamp},
+    domain::{Attempt, Delivery, Endpoint, EndpointKey, Event, Live, Shard, Timestamp},
     machine::breaker::Position,
 };
 
 /// A circuit breaker as it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Circuit {
     /// Where it stands.
     pub position: Position,
@@ -20,12 +21,17 @@ pub struct Circuit {
     pub opened_at: Option<Timestamp>,
 }
 
+impl Circuit {
+    /// One that never opened.
+    pub const CLOSED: Self = Self { position: Position::Closed, failures: 0, opened_at: None };
+}
+
 /// A question to the dispatcher.
 #[derive(Debug)]
 pub(super) enum Ask {
     Live(Vec<Delivery>, oneshot::Sender<Vec<Live>>),
     Circuits(Vec<EndpointKey>, oneshot::Sender<Vec<Circuit>>),
-    Reset(EndpointKey, oneshot::Sender<()>),
+    Leave(BTreeSet<Shard>, oneshot::Sender<()>),
     Test(Arc<Endpoint>, Box<Event>, oneshot::Sender<Attempt>),
 }
 
@@ -48,18 +54,18 @@ impl Handle {
 
     /// The circuit breakers of these endpoints.
     pub async fn circuits(&self, endpoints: Vec<EndpointKey>) -> Vec<Circuit> {
-        let closed = Circuit { position: Position::Closed, failures: 0, opened_at: None };
         let count = endpoints.len();
         let (reply, answer) = oneshot::channel();
         let asked = self.asks.send(Ask::Circuits(endpoints, reply)).await;
         let answer = if asked.is_ok() { answer.await.ok() } else { None };
-        answer.unwrap_or_else(|| vec![closed; count])
+        answer.unwrap_or_else(|| vec![Circuit::CLOSED; count])
     }
 
-    /// Closes an endpoint's circuit breaker and ends the silence it asked for.
-    pub async fn reset(&self, endpoint: EndpointKey) {
+    /// Sends no more for shares of the work, and returns once nothing of them is in
+    /// flight or unrecorded.
+    pub async fn leave(&self, shards: BTreeSet<Shard>) {
         let (reply, answer) = oneshot::channel();
-        if self.asks.send(Ask::Reset(endpoint, reply)).await.is_ok() {
+        if self.asks.send(Ask::Leave(shards, reply)).await.is_ok() {
             let _ = answer.await;
         }
     }

@@ -15,9 +15,12 @@
 mod attempt;
 mod caller;
 mod dispatcher;
+mod fetches;
 mod handle;
+mod lease;
 mod observe;
 mod redact;
+mod tenures;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -25,4 +28,5 @@ mod token;
 pub use self::{
     dispatcher::{Config, start},
     handle::{Circuit, Handle},
+    lease::Lease,
 };

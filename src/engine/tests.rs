@@ -8,7 +8,7 @@ use std::{
 use axum::{Router, extract::State as Shared, http::StatusCode, routing::post};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Handle, start};
+use super::{Config, Handle, Lease, start};
 use crate::{
     clock::Clock,
     domain::{
@@ -54,6 +54,8 @@ async fn house(folder: &std::path::Path) -> House {
     let config = store::Config {
         location: store::Location::Directory(folder.to_owned()),
         instance: crate::domain::InstanceId(1),
+        name: "one".to_owned(),
+        started_at: Timestamp(0),
         vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 5,
         queue_max: 1_000_000,
@@ -66,9 +68,9 @@ async fn house(folder: &std::path::Path) -> House {
     let client = Client::new(egress::Config::default(), clock.clone()).unwrap();
     let policy = Policy::loopback();
     let config = Config { in_flight_max: 256, policy, grace: std::time::Duration::from_secs(5) };
-    let entropy = Entropy::seeded(1);
+    let (entropy, lease) = (Entropy::seeded(1), Arc::new(Lease::forever()));
     let (engine, task) =
-        start(config, Arc::clone(&store), client, clock.clone(), entropy, stop.clone()).await.unwrap();
+        start(config, Arc::clone(&store), client, clock.clone(), entropy, lease, stop.clone()).await.unwrap();
     House { store, _engine: engine, stop, task, clock }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 pub use self::token::{Token, TokenError};
 use crate::{
     domain::{Change, Pos, Timestamp},
-    store::{self, Next, Store},
+    store::{self, Entry, Next, Store},
 };
 
 /// Changes read from the store at once.
@@ -53,6 +53,15 @@ pub enum Start {
     Earliest,
 }
 
+/// What a cursor comes to.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Changes.
+    Changes(Vec<Arc<Change>>),
+    /// What another process committed.
+    News(Arc<Entry>),
+}
+
 /// A place in the feed.
 #[derive(Debug)]
 pub struct Cursor {
@@ -66,6 +75,10 @@ pub struct Cursor {
 impl Cursor {
     /// A cursor at a start.
     pub async fn open(store: Arc<Store>, start: Start) -> Result<Self, Error> {
+        if matches!(start, Start::After(pos) if pos > store.recent().position()) {
+            // It may come from another process, which is ahead of this one.
+            store.refresh().await?;
+        }
         let head = store.recent().subscribe();
         let compacted = store.compacted();
         let (position, not_before) = match start {
@@ -114,6 +127,24 @@ impl Cursor {
         }
         self.position = reached;
         Ok(changes)
+    }
+
+    /// Like [`Cursor::ready`], but stops at what another process committed: that is for
+    /// [`Cursor::pass`] once it is dealt with.
+    pub async fn step(&mut self, limit: usize) -> Result<Step, Error> {
+        match self.store.recent().after(self.position, limit) {
+            Some(Next::News(entry)) => Ok(Step::News(entry)),
+            Some(Next::Changes(changes, reached)) => {
+                self.position = reached;
+                Ok(Step::Changes(changes))
+            }
+            None => self.ready(limit).await.map(Step::Changes),
+        }
+    }
+
+    /// Goes on after what another process committed.
+    pub fn pass(&mut self, entry: &Entry) {
+        self.position = self.position.max(entry.pos);
     }
 
     /// Waits until something lies ahead. False: the store was closed.

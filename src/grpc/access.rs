@@ -55,11 +55,13 @@ pub(super) struct Admission {
     pub record: Option<Record>,
     /// Who calls, if that was recognised.
     pub principal: Option<Principal>,
+    /// Whether it reads what is in memory, which other processes may have changed.
+    pub looks: bool,
 }
 
 impl Admission {
     fn refused(status: Status) -> Self {
-        Self { verdict: Err(Box::new(status)), record: None, principal: None }
+        Self { verdict: Err(Box::new(status)), record: None, principal: None, looks: false }
     }
 }
 
@@ -73,7 +75,7 @@ impl Access {
     /// says why not. Methods of other packages, which tell of the server only, are
     /// open to all.
     pub fn admit(&self, request: &mut Request<Body>) -> Admission {
-        let open = Admission { verdict: Ok(()), record: None, principal: None };
+        let open = Admission { verdict: Ok(()), record: None, principal: None, looks: false };
         let Some(method) = self.methods.get(request.uri().path()) else { return open };
         let caller = |request: &Request<Body>| Caller::named(request.headers().get(REQUEST_ID));
         // A stream waits for room where a call is refused.
@@ -97,7 +99,15 @@ impl Access {
         let verdict = principal.require(method.scope.as_deref().unwrap_or("*"));
         let verdict = verdict.map_err(|error| Box::new(caller(request).refuse(error)));
         request.extensions_mut().insert(principal.clone());
-        Admission { verdict, record, principal: Some(principal) }
+        // Publishing goes by what the store's writer knows.
+        let looks = self.app.is_shared() && method.scope.as_deref() != Some(PUBLISHING);
+        Admission { verdict, record, principal: Some(principal), looks }
+    }
+
+    /// Takes in what other processes have committed, so that a call sees what was
+    /// acknowledged before it, wherever.
+    pub async fn look(&self, caller: &Caller) -> Result<(), Box<Status>> {
+        self.app.refresh().await.map_err(|error| Box::new(caller.refuse(error)))
     }
 
     /// Enters a call in the audit log; what it is told if that is not possible.

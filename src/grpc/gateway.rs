@@ -42,8 +42,11 @@ pub(super) fn guard(
     let asked = timeout(request.headers());
     let limit = if streams { asked } else { Some(asked.unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX)) };
     let Some(access) = access else { return bounded(call(request), limit, streams, id) };
-    let Admission { verdict, record, principal } = access.admit(&mut request);
+    let Admission { verdict, record, principal, looks } = access.admit(&mut request);
     let answer = match verdict {
+        Ok(()) if looks => {
+            bounded(up_to_date(access, id.as_ref(), call(request)), limit, streams, id.clone())
+        }
         Ok(()) => bounded(call(request), limit, streams, id.clone()),
         Err(status) => Box::pin(ready(Ok(status.into_http()))),
     };
@@ -59,6 +62,17 @@ pub(super) fn guard(
         }
         None => answer,
     }
+}
+
+/// Makes a call once what is in memory is as it stands everywhere.
+fn up_to_date(access: &Arc<Access>, id: Option<&HeaderValue>, answer: Answer) -> Answer {
+    let (access, caller) = (Arc::clone(access), Caller::named(id));
+    Box::pin(async move {
+        match access.look(&caller).await {
+            Ok(()) => answer.await,
+            Err(status) => Ok(status.into_http()),
+        }
+    })
 }
 
 /// Bounds a call, and words its errors.

@@ -13,6 +13,8 @@
 //! A 4xx speaks of one payload; it neither opens the breaker nor, as a probe's
 //! answer, keeps it open.
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::{BreakerPolicy, Cause, Timestamp};
 
 /// A circuit breaker.
@@ -25,7 +27,7 @@ pub struct Breaker {
 }
 
 /// Where a breaker stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// Requests flow.
     Closed,
@@ -96,6 +98,15 @@ impl Breaker {
     /// Closes it by hand.
     pub fn close(&mut self) {
         (self.position, self.failures, self.opened_at) = (Position::Closed, 0, None);
+    }
+
+    /// Takes it up as somebody else left it, as of an instant: a probe may have gone just
+    /// before.
+    pub fn restore(&mut self, failures: u32, opened_at: Option<Timestamp>, at: Timestamp) {
+        if opened_at.is_some() && !self.policy.disabled {
+            self.position = Position::Open { until: at.plus(self.policy.cooldown) };
+            (self.failures, self.opened_at) = (failures, opened_at);
+        }
     }
 
     /// When a request may go: `now`, later, or only once the probe is back.

@@ -16,6 +16,11 @@ impl Bucket {
         Self { limit, tokens: f64::from(limit.burst), refilled_at: now }
     }
 
+    /// A bucket that was empty at an instant.
+    pub fn empty(limit: RateLimit, at: Timestamp) -> Self {
+        Self { limit, tokens: 0.0, refilled_at: at }
+    }
+
     /// Takes new limits; the tokens at hand stay, within the new size.
     pub fn set_limit(&mut self, limit: RateLimit, now: Timestamp) {
         self.refill(now);

@@ -73,6 +73,18 @@ pub struct Lane {
     store: Outside,
 }
 
+/// What of a lane outlives it: how a breaker stands that is not closed, and the silence
+/// that the endpoint asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Failures in a row.
+    pub failures: u32,
+    /// When the breaker last opened; nothing if it is closed.
+    pub opened_at: Option<Timestamp>,
+    /// The end of the silence.
+    pub quiet_until: Option<Timestamp>,
+}
+
 /// Where a known delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -93,6 +105,8 @@ struct Outside {
     horizon: Option<Turn>,
     /// A page has been asked for.
     paging: bool,
+    /// How often deliveries were asked for by their numbers, and not handed over yet.
+    fetching: u32,
     /// The nearest turn left to the store since.
     skipped: Option<Turn>,
     /// Deliveries told of since; what the page says of them is older.
@@ -137,6 +151,32 @@ impl Lane {
         }
     }
 
+    /// A lane of an endpoint that had another home until an instant. What that sent just
+    /// before is not known, so it starts with an empty bucket.
+    pub fn inherited(endpoint: Arc<Endpoint>, stored: bool, since: Timestamp, now: Timestamp) -> Self {
+        let mut lane = Self::new(endpoint, stored, now);
+        if lane.endpoint.created_at < since {
+            lane.bucket = Bucket::empty(lane.endpoint.rate_limit, since.min(now));
+        }
+        lane
+    }
+
+    /// Takes it up as its last home left it, as of the instant it ceased to be that.
+    pub fn inherit(&mut self, kept: &Kept, since: Timestamp) {
+        self.breaker.restore(kept.failures, kept.opened_at, since);
+        self.quiet_until = kept.quiet_until;
+    }
+
+    /// What of it is kept in the store: nothing, while the breaker is closed and the
+    /// endpoint asked for no silence.
+    pub fn kept(&self, now: Timestamp) -> Option<Kept> {
+        let open = self.breaker.position() != Position::Closed;
+        let (failures, opened_at) =
+            if open { (self.breaker.failures(), self.breaker.opened_at()) } else { (0, None) };
+        let quiet_until = self.quiet_until.filter(|until| *until > now);
+        (open || quiet_until.is_some()).then_some(Kept { failures, opened_at, quiet_until })
+    }
+
     /// The endpoint as last told.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
@@ -163,9 +203,7 @@ impl Lane {
     /// may hold while it flows, if more than a window.
     pub fn offer(&mut self, delivery: Arc<Delivery>, room: usize, now: Timestamp) {
         let pos = delivery.id.pos();
-        if self.store.paging {
-            self.store.touched.insert(pos);
-        }
+        self.touch(pos);
         match self.places.get(&pos) {
             Some(Place::InFlight | Place::Landed) => return,
             Some(Place::Expiring) => {
@@ -214,11 +252,9 @@ impl Lane {
     /// The result of an attempt is recorded. If the delivery is still open, offer
     /// it again afterwards.
     pub fn recorded(&mut self, pos: Pos) {
-        if self.store.paging {
-            // Without its place, an older row of the page would pass for news, also
-            // if the delivery has ended and is not offered again.
-            self.store.touched.insert(pos);
-        }
+        // Without its place, an older row of what is read would pass for news, also if
+        // the delivery has ended and is not offered again.
+        self.touch(pos);
         if self.places.get(&pos) == Some(&Place::Landed) {
             self.places.remove(&pos);
             self.landed -= 1;
@@ -230,7 +266,8 @@ impl Lane {
     pub fn paged(&mut self, page: Vec<Arc<Delivery>>, last: bool, now: Timestamp) {
         let held = self.held();
         let end = page.last().map(|delivery| (delivery.turn_at, delivery.id.pos()));
-        let Outside { skipped, touched, .. } = std::mem::take(&mut self.store);
+        let skipped = self.store.skipped.take();
+        self.store.paging = false;
         let more = if last { None } else { end };
         self.store.horizon = match (more, skipped) {
             (Some(more), Some(skipped)) => Some(more.min(skipped)),
@@ -238,18 +275,61 @@ impl Lane {
         };
         for delivery in page {
             let pos = delivery.id.pos();
-            if !self.places.contains_key(&pos) && !touched.contains(&pos) {
+            if !self.places.contains_key(&pos) && !self.store.touched.contains(&pos) {
                 self.insert(delivery, now);
             }
         }
+        self.settle_reads();
         self.shed(held.max(WINDOW));
+    }
+
+    /// Deliveries that others made or changed are being read by their numbers: what is
+    /// told of them meanwhile is newer.
+    pub fn fetch(&mut self) {
+        self.store.fetching += 1;
+    }
+
+    /// Such a read is over; [`Lane::offer`] each of these, if it is [`Lane::is_news`],
+    /// before this.
+    pub fn fetched(&mut self) {
+        self.store.fetching = self.store.fetching.saturating_sub(1);
+        self.settle_reads();
+    }
+
+    /// Whether nothing was told of a delivery since it was asked for.
+    pub fn is_news(&self, pos: Pos) -> bool {
+        !self.store.touched.contains(&pos)
+    }
+
+    /// More was made for it elsewhere than could be told: what waits is to be read from
+    /// the store again.
+    pub fn reread(&mut self) {
+        let start = (Timestamp(i64::MIN), Pos(0));
+        if self.store.paging {
+            self.store.skipped = Some(start);
+        }
+        self.store.horizon = Some(start);
+        self.shed(0);
+    }
+
+    fn touch(&mut self, pos: Pos) {
+        if self.store.paging || self.store.fetching > 0 {
+            self.store.touched.insert(pos);
+        }
+    }
+
+    /// Forgets what was told during reads once there are none.
+    fn settle_reads(&mut self) {
+        if !self.store.paging && self.store.fetching == 0 {
+            self.store.touched.clear();
+        }
     }
 
     /// The page could not be read; it will be asked for again.
     pub fn page_failed(&mut self) {
         self.store.paging = false;
         self.store.horizon = [self.store.horizon, self.store.skipped.take()].into_iter().flatten().min();
-        self.store.touched.clear();
+        self.settle_reads();
         self.shed(self.held());
     }
 
@@ -352,7 +432,8 @@ impl Lane {
             && self.breaker.failures() == 0
             && self.quiet_until.is_none_or(|until| until <= now)
             && self.bucket.is_full(now);
-        rested && self.places.is_empty() && self.store.horizon.is_none() && !self.store.paging
+        let reads = self.store.paging || self.store.fetching > 0;
+        rested && self.places.is_empty() && self.store.horizon.is_none() && !reads
     }
 
     /// Waiting deliveries held in memory.

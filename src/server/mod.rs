@@ -33,6 +33,7 @@ use crate::{
     egress::{Client, NotANetwork, NotAProxy, SetupError},
     engine,
     entropy::Entropy,
+    fleet::{self, Fleet},
     front, grpc, receiver,
     store::{self, Store},
 };
@@ -213,6 +214,8 @@ pub async fn run(
         queue_max: config.max_queue,
         mark_every: (feed_retention(config).0 / 10).clamp(1_000, 10_000_000),
         crash_after_publishes: config.crash_after_commit,
+        name: stores::name(config, local),
+        started_at: clock.now(),
         ..stores::config(&config.data_dir, &config.store, vault, &entropy)?
     };
     let opening = delivery.spawn(Store::open(store_config));
@@ -222,6 +225,7 @@ pub async fn run(
     let client = Client::new(outbound.client, clock.clone())?;
     let in_flight_max = config.max_in_flight as usize;
     let engine_config = engine::Config { in_flight_max, policy: policy.clone(), grace: GRACE };
+    let lease = Arc::new(if store.is_shared() { engine::Lease::none() } else { engine::Lease::forever() });
     let engine_stop = CancellationToken::new();
     let starting = delivery.spawn(engine::start(
         engine_config,
@@ -229,13 +233,24 @@ pub async fn run(
         client,
         clock.clone(),
         entropy.clone(),
+        Arc::clone(&lease),
         engine_stop.clone(),
     ));
     let (handle, mut dispatcher) = starting.await.map_err(Error::Start)??;
 
+    let (fleet, fleet_stop) = (Fleet::alone(Arc::clone(&store), handle.clone()), CancellationToken::new());
+    let (fleet, member) = if store.is_shared() {
+        let (fleet, mail) = Fleet::shared(Arc::clone(&store), handle.clone());
+        let config = fleet::Config { store: Arc::clone(&store), engine: handle, lease, clock: clock.clone() };
+        let member = fleet::run(config, fleet.clone(), mail, fleet_stop.clone());
+        (fleet, Some(delivery.spawn(member)))
+    } else {
+        (fleet, None)
+    };
+
     let drain = CancellationToken::new();
     let limits = app::Limits { keys_required: !profile.is_dev(), targets: policy, ..app::Limits::default() };
-    let app = App::new(Arc::clone(&store), handle, clock.clone(), entropy.clone(), limits, drain.clone());
+    let app = App::new(Arc::clone(&store), fleet, clock.clone(), entropy.clone(), limits, drain.clone());
     let app = Arc::new(app);
     let first_token = match &profile {
         Profile::Dev(_) => None,
@@ -285,8 +300,13 @@ pub async fn run(
     tracing::info!("stopping: no new work, ending what is in flight");
     health.set_serving(false).await;
     drain.cancel();
-    engine_stop.cancel();
     door_stop.cancel();
+    fleet_stop.cancel();
+    if let Some(member) = member {
+        // Others take over what this process did, once nothing of it is in flight.
+        let _ = tokio::time::timeout(GRACE, member).await;
+    }
+    engine_stop.cancel();
     let _ = tokio::join!(&mut door, &mut dispatcher);
     tasks.close();
     let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
@@ -305,19 +325,11 @@ fn background(app: &Arc<App>, config: &config::Server, stop: &CancellationToken)
         audit: Micros::from_secs(i64::from(config.audit_retention_days) * 86_400),
     };
     let tasks = TaskTracker::new();
-    let (operations, janitor, sweeper) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
-    let stops = [stop.clone(), stop.clone(), stop.clone()];
-    let [first, second, third] = stops;
-    tasks.spawn(async move { operations.run_operations(first).await });
-    tasks.spawn(async move { janitor.run_janitor(second, retention).await });
-    tasks.spawn(async move {
-        if let Err(error) = sweeper.resume_sweeps().await {
-            tracing::warn!(
-                %error, "deliveries of deleted endpoints wait for the next start"
-            );
-        }
-        sweeper.sweep_deleted(third).await;
-    });
+    let [operations, janitor, steward, sweeper] = std::array::from_fn(|_| (Arc::clone(app), stop.clone()));
+    tasks.spawn(async move { operations.0.run_operations(operations.1).await });
+    tasks.spawn(async move { janitor.0.run_janitor(janitor.1, retention).await });
+    tasks.spawn(async move { steward.0.resume_sweeps(steward.1).await });
+    tasks.spawn(async move { sweeper.0.sweep_deleted(sweeper.1).await });
     tasks
 }
 

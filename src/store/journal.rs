@@ -44,9 +44,10 @@ pub struct Note {
     /// What tenants use afterwards: key, day, events, open, queued bytes.
     #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
     pub usage: Vec<(i64, i64, u64, i64, i64)>,
-    /// Endpoints of other homes that deliveries were made for, with their nearest turn.
+    /// Endpoints of other homes that deliveries were made for, and how far before the
+    /// entry's own number theirs are.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
-    pub made: Vec<(i64, i64)>,
+    pub made: Vec<(i64, Vec<u64>)>,
     /// Deliveries of other homes that were changed, with their endpoints.
     #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
     pub steered: Vec<(i64, i64)>,
@@ -67,16 +68,28 @@ impl Note {
         *self == Self { usage: self.usage.clone(), ..Self::default() }
     }
 
-    /// Notes that a delivery was made for an endpoint of another home.
-    pub fn make(&mut self, endpoint: EndpointKey, turn_at: Timestamp) {
-        match self.made.iter_mut().find(|(key, _)| *key == endpoint.0) {
-            Some((_, nearest)) => *nearest = turn_at.0.min(*nearest),
-            None => self.made.push((endpoint.0, turn_at.0)),
+    /// Notes that a delivery was made for an endpoint of another home, so far before the
+    /// entry's own number.
+    pub fn make(&mut self, endpoint: EndpointKey, before: u64) {
+        // Most often several events go to the same few endpoints.
+        match self.made.iter_mut().rev().take(8).find(|(key, _)| *key == endpoint.0) {
+            Some((_, numbers)) => numbers.push(before),
+            None => self.made.push((endpoint.0, vec![before])),
         }
     }
 }
 
 impl Entry {
+    /// Deliveries that were made for, or changed of, endpoints of other homes, with these.
+    pub fn elsewhere(&self) -> impl Iterator<Item = (EndpointKey, Pos)> {
+        let made = self.note.made.iter().flat_map(|(key, numbers)| {
+            numbers.iter().map(|before| (EndpointKey(*key), Pos(self.pos.0.saturating_sub(*before))))
+        });
+        let steered =
+            self.note.steered.iter().map(|(pos, key)| (EndpointKey(*key), Pos(pos.cast_unsigned())));
+        made.chain(steered)
+    }
+
     /// Reads the columns `pos, base, latest, origin, note`.
     pub(super) fn read(row: &dyn Columns) -> Result<Self, Error> {
         Ok(Self {

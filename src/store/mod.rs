@@ -13,6 +13,7 @@
 
 mod api_keys;
 mod audit;
+mod circuits;
 mod db;
 mod deliveries;
 mod directory;
@@ -23,6 +24,7 @@ mod journal;
 mod letters;
 mod lists;
 mod load;
+mod membership;
 mod news;
 mod open;
 mod operations;
@@ -54,7 +56,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
 };
 
 pub use self::{
@@ -68,6 +70,7 @@ pub use self::{
     journal::{Entry, Note},
     letters::{Discarded, LetterFilter},
     lists::{DeliveryFilter, EventFilter, SizedEvent},
+    membership::{Ears, Member, Membership},
     open::OpenError,
     operations::Task,
     publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused, content_hash},
@@ -80,7 +83,7 @@ pub use self::{
     writer::Gauges,
 };
 use self::{
-    db::Readers,
+    db::{Columns as _, Readers},
     publish::Handed,
     retention::Sweep,
     room::{Place, Room},
@@ -105,6 +108,10 @@ pub struct Config {
     pub location: Location,
     /// This run of the process.
     pub instance: InstanceId,
+    /// What others call it.
+    pub name: String,
+    /// When it started.
+    pub started_at: Timestamp,
     /// Seals and opens what is secret.
     pub vault: Vault,
     /// Identity given to a store when it is made.
@@ -143,6 +150,8 @@ pub struct Store {
     shards: Arc<Shards>,
     hot: Arc<Hot>,
     gauges: Arc<Gauges>,
+    notices: Arc<Notify>,
+    operations: Arc<Notify>,
     room: Room,
     compacted: AtomicU64,
     sweep: Mutex<Sweep>,
@@ -166,6 +175,7 @@ impl Store {
         let recent = Arc::new(Recent::new(position));
         let (gauges, hot) = (Arc::new(Gauges::default()), Arc::new(Hot::default()));
         gauges.open.store(open, Ordering::Relaxed);
+        let (notices, operations) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (inbox, writes) = mpsc::channel(INBOX_MAX);
         let (results, finishes) = mpsc::unbounded_channel();
         let writer = Writer {
@@ -177,6 +187,8 @@ impl Store {
             recent: Arc::clone(&recent),
             hot: Arc::clone(&hot),
             gauges: Arc::clone(&gauges),
+            notices: Arc::clone(&notices),
+            operations: Arc::clone(&operations),
             config: config.clone(),
             position,
             latest,
@@ -194,6 +206,8 @@ impl Store {
             shards,
             hot,
             gauges,
+            notices,
+            operations,
             room: Room::new(config.pending_bytes_max),
             compacted: AtomicU64::new(compacted.0),
             sweep: Mutex::default(),
@@ -232,6 +246,24 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Write::Look(reply)).await.map_err(|_| Error::Unavailable(None))?;
         answer.await.map_err(|_| Error::Unavailable(None))?
+    }
+
+    /// Waits until something was committed here that other processes want to hear of.
+    pub async fn committed(&self) {
+        self.notices.notified().await;
+    }
+
+    /// Waits until operations were accepted or stopped, here or elsewhere.
+    pub async fn operations_changed(&self) {
+        self.operations.notified().await;
+    }
+
+    /// Reads how far the feed reaches back, where another process trims it.
+    pub async fn look_back(&self) -> Result<(), Error> {
+        let row = self.readers.row("SELECT value FROM meta WHERE key = 'compacted'", &[]).await?;
+        let compacted = row.map_or(Ok(Pos(0)), |row| row.pos(0))?;
+        self.compacted.fetch_max(compacted.0, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Whether other processes may use the database, too.

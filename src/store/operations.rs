@@ -8,8 +8,8 @@ use super::{
     tx::Tx,
 };
 use crate::domain::{
-    DeliveryId, ItemFailure, Operation, OperationId, OperationKind, OperationState, Page, Pos, TenantKey,
-    Timestamp, Uid,
+    DeliveryId, ItemFailure, Operation, OperationId, OperationKind, OperationState, Page, Pos, Shard,
+    TenantKey, Timestamp, Uid,
 };
 
 const COLUMNS: &str = "seq, tenant, salt, kind, state, created_at, updated_at, ended_at, total, succeeded, failed, \
@@ -63,9 +63,10 @@ pub(super) fn step(
     last: bool,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let Some(mut operation) = read(tx, id)?.filter(|operation| !operation.state.is_done()) else {
-        return Ok(false);
-    };
+    // Another process goes on with it if it has become the steward meanwhile.
+    let steward = tx.shards.owns(Shard::STEWARD);
+    let goes_on = |operation: &Operation| steward && !operation.state.is_done();
+    let Some(mut operation) = read(tx, id)?.filter(goes_on) else { return Ok(false) };
     let cursor = items.last().map(|id| id.pos());
     for item in items {
         match handle(tx, &operation, item, now)? {

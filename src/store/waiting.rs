@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use const_format::concatcp;
+use rustc_hash::FxHashMap;
 
 use super::{
     Error, Store,
@@ -46,16 +47,37 @@ impl Store {
     ) -> Result<Vec<Arc<Delivery>>, Error> {
         let rows = self.readers.rows(WAITING, &params![endpoint, from.0, from.1, limit as i64]).await?;
         let page: Result<Vec<_>, _> = rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect();
-        let page = page?;
-        let missing: Vec<Pos> = self.hot.missing(page.iter().map(|delivery| delivery.event.pos()));
+        self.with_events(page?).await
+    }
+
+    /// Deliveries by their numbers, as they are now. The events of those in open states
+    /// are at hand afterwards.
+    pub async fn fetch(&self, numbers: &[Pos]) -> Result<Vec<Arc<Delivery>>, Error> {
+        let found = self.numbered(numbers).await?;
+        self.with_events(found).await
+    }
+
+    /// Deliveries by their numbers, as they are now.
+    pub async fn numbered(&self, numbers: &[Pos]) -> Result<Vec<Arc<Delivery>>, Error> {
+        let mut query = self.readers.query(concatcp!(DELIVERY, " WHERE d.pos IN (SELECT j.value FROM "));
+        query.list(numbers.iter().map(|pos| pos.0.cast_signed()).collect()).push(")");
+        let rows = self.readers.all(&query).await?;
+        rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect()
+    }
+
+    async fn with_events(&self, page: Vec<Arc<Delivery>>) -> Result<Vec<Arc<Delivery>>, Error> {
+        let open = page.iter().filter(|delivery| delivery.is_open());
+        let mut uses: FxHashMap<Pos, u32> = FxHashMap::default();
+        open.for_each(|delivery| *uses.entry(delivery.event.pos()).or_default() += 1);
+        let missing = self.hot.missing(uses.keys().copied());
         if missing.is_empty() {
             return Ok(page);
         }
         let missing = missing.iter().map(|pos| pos.0.cast_signed()).collect();
         let rows = self.readers.all(&select_payloads(self.readers.dialect(), missing)).await?;
         let events: Result<Vec<_>, _> =
-            rows.iter().map(|row| event(row).map(|(event, _)| (Arc::new(event), 1))).collect();
-        self.hot.insert(events?);
+            rows.iter().map(|row| event(row).map(|(event, _)| (uses[&event.id.pos()], event))).collect();
+        self.hot.insert(events?.into_iter().map(|(uses, event)| (Arc::new(event), uses)).collect());
         Ok(page)
     }
 

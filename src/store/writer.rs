@@ -26,7 +26,7 @@ use std::{
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::timeout,
 };
 
@@ -152,6 +152,10 @@ pub(super) struct Writer {
     pub recent: Arc<Recent>,
     pub hot: Arc<Hot>,
     pub gauges: Arc<Gauges>,
+    /// Told of commits that other processes want to hear of.
+    pub notices: Arc<Notify>,
+    /// Told of operations that were accepted or stopped.
+    pub operations: Arc<Notify>,
     pub config: Config,
     pub position: Pos,
     pub latest: Timestamp,
@@ -275,6 +279,12 @@ impl Writer {
         self.routes.reset(&effects.note.resets);
         self.shards.apply(&effects.note.shards, effects.position);
         self.recent.push(effects.changes, effects.position);
+        if effects.note.operations {
+            self.operations.notify_one();
+        }
+        if !effects.note.is_quiet() {
+            self.notices.notify_one();
+        }
         Ok(answers)
     }
 
@@ -296,6 +306,9 @@ impl Writer {
         for entry in news {
             self.routes.reset(&entry.note.resets);
             self.shards.apply(&entry.note.shards, entry.pos);
+            if entry.note.operations {
+                self.operations.notify_one();
+            }
             self.recent.push_news(entry);
         }
         (self.position, self.latest) = (position, self.latest.max(latest));

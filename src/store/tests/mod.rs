@@ -13,7 +13,8 @@ use super::{Config, Created, Finish, Location, Publish, Server, Store};
 use crate::{
     domain::{
         Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, Failure, Fault, InstanceId, Micros,
-        NewEvent, Order, Outcome, Page, Pattern, Payload, Pos, RetryPolicy, TenantKey, Timestamp, Timings,
+        NewEvent, Order, Outcome, Page, Pattern, Payload, Pos, RetryPolicy, Shard, TenantKey, Timestamp,
+        Timings,
     },
     entropy::Entropy,
     machine::judge,
@@ -157,6 +158,8 @@ async fn open(location: &Location, instance: i64) -> Arc<Store> {
     let config = Config {
         location: location.clone(),
         instance: InstanceId(instance),
+        name: "one".to_owned(),
+        started_at: NOW,
         vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 5,
         queue_max: 1_000_000,
@@ -164,7 +167,11 @@ async fn open(location: &Location, instance: i64) -> Arc<Store> {
         mark_every: 10_000_000,
         crash_after_publishes: None,
     };
-    Store::open(config).await.unwrap().0
+    let (store, _) = Store::open(config).await.unwrap();
+    if store.is_shared() {
+        store.claim(vec![Shard::STEWARD]).await.unwrap();
+    }
+    store
 }
 
 pub(super) fn endpoint(id: &str) -> Endpoint {

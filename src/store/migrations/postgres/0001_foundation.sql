@@ -244,13 +244,12 @@ CREATE TABLE shards (
     owner BIGINT
 );
 
--- Circuit breakers that are not closed, and silence that endpoints asked for; see the
--- migrations for SQLite.
+-- Circuit breakers that are not closed, and silence that endpoints asked for: what the
+-- next home of an endpoint has to know. On SQLite that is the same process.
 CREATE TABLE circuits (
     endpoint    BIGINT PRIMARY KEY,
     failures    BIGINT NOT NULL,
     opened_at   BIGINT,
-    until       BIGINT,
     quiet_until BIGINT
 );
 
