@@ -30,7 +30,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("front", &["domain", "clock", "rest", "entropy", "grpc", "peer"]),
     ("telemetry", &[]),
     ("config", &["domain"]),
-    ("bench", &["domain", "clock", "signing", "grpc", "config"]),
+    ("bench", &["domain", "clock", "signing", "grpc", "config", "store"]),
     (
         "server",
         &[

@@ -1,6 +1,14 @@
 //! The server under measurement.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -8,6 +16,7 @@ use http::{Request, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
@@ -22,7 +31,10 @@ use super::{
     usage::Usage,
     wire::{Bearer, Wire, make_key},
 };
-use crate::grpc::pb::{self, endpoint_service_client::EndpointServiceClient};
+use crate::{
+    grpc::pb::{self, endpoint_service_client::EndpointServiceClient},
+    store::Scratch,
+};
 
 const READY: &str = "Hookwire is ready on http://127.0.0.1:";
 /// For a start on a store with millions of rows on a slow disk.
@@ -35,6 +47,8 @@ pub struct Home {
     folder: TempDir,
     /// The key of servers for production, made for the first of them.
     key: OnceCell<Bearer>,
+    /// The database of servers that do not keep a file, made for the first of them.
+    database: OnceCell<Scratch>,
 }
 
 impl Home {
@@ -47,7 +61,7 @@ impl Home {
             None => builder.tempdir(),
         };
         let folder = made.context("cannot make a directory for the store")?;
-        Ok(Self { folder, key: OnceCell::new() })
+        Ok(Self { folder, key: OnceCell::new(), database: OnceCell::new() })
     }
 
     /// Where it is.
@@ -69,6 +83,13 @@ impl Home {
         Ok((files.chain(targets).collect(), key))
     }
 
+    /// The database, if servers do not keep a file.
+    async fn database(&self, setup: &Setup) -> Result<Option<&Scratch>> {
+        let Some(url) = &setup.options.postgres else { return Ok(None) };
+        let make = async || Scratch::make(url.expose_secret()).await.context("cannot make a database");
+        self.database.get_or_try_init(make).await.map(Some)
+    }
+
     /// The last words of the servers that lived here.
     fn log_tail(&self) -> String {
         let text = fs::read_to_string(self.path().join("log")).unwrap_or_default();
@@ -77,11 +98,11 @@ impl Home {
     }
 }
 
-/// A running server.
+/// A running server, or several that share a database.
 pub struct Server {
-    process: Process,
+    processes: Vec<(Process, u16)>,
     home: Arc<Home>,
-    port: u16,
+    connections: AtomicUsize,
     key: Bearer,
     /// From its start to the line that says it is ready.
     pub start_seconds: f64,
@@ -101,24 +122,36 @@ impl Server {
         let mut args = vec![text(profile), text("--host"), text("127.0.0.1"), text("--port"), text("0")];
         args.extend([text("--log-level"), text("warn"), text("--data-dir"), data]);
         args.extend(own);
+        if let Some(database) = home.database(setup).await? {
+            args.extend([text("--store"), database.url().to_owned()]);
+        }
         args.extend_from_slice(flags);
         let log = fs::OpenOptions::new().create(true).append(true).open(home.path().join("log"))?;
         let started = setup.clock.now();
-        let mut process = Process::start(&setup.program, &args, log)?;
-        let port = match timeout(START_LIMIT, ready(&mut process)).await {
-            Ok(Ok(Some(port))) => port,
-            Ok(Err(error)) => return Err(error),
-            Ok(Ok(None)) | Err(_) => {
-                bail!("the server did not get ready; its log ends:\n{}", home.log_tail())
-            }
-        };
+        let mut processes = Vec::new();
+        for _ in 0..setup.options.instances {
+            let mut process = Process::start(&setup.program, &args, log.try_clone()?)?;
+            let port = match timeout(START_LIMIT, ready(&mut process)).await {
+                Ok(Ok(Some(port))) => port,
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(None)) | Err(_) => {
+                    bail!("the server did not get ready; its log ends:\n{}", home.log_tail())
+                }
+            };
+            processes.push((process, port));
+        }
         let start_seconds = setup.clock.now().since(started).as_secs_f64();
-        Ok(Self { process, home, port, key, start_seconds })
+        Ok(Self { processes, home, connections: AtomicUsize::new(0), key, start_seconds })
+    }
+
+    /// The port of the server that is next.
+    fn port(&self) -> u16 {
+        self.processes[self.connections.fetch_add(1, Ordering::Relaxed) % self.processes.len()].1
     }
 
     /// A new connection, opened when first used.
     pub fn connect(&self) -> Result<Wire> {
-        let channel = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port))?.connect_lazy();
+        let channel = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port()))?.connect_lazy();
         Ok(InterceptedService::new(channel, self.key.clone()))
     }
 
@@ -143,10 +176,15 @@ impl Server {
         Ok(())
     }
 
-    /// What it has used so far.
+    /// What it has used so far, its database included.
     pub fn usage(&self) -> Result<Usage> {
-        let used = self.process.usage();
-        used.with_context(|| format!("the server is gone; its log ends:\n{}", self.home.log_tail()))
+        let used: Result<Usage> = self.processes.iter().map(|(process, _)| process.usage()).sum();
+        let used =
+            used.with_context(|| format!("the server is gone; its log ends:\n{}", self.home.log_tail()))?;
+        Ok(match self.home.database.get() {
+            Some(database) => used + Usage::of_family(database.server())?,
+            None => used,
+        })
     }
 
     /// Waits until it has come to rest: it uses less than a tenth of a core, or 30 s
@@ -164,10 +202,11 @@ impl Server {
 
     /// Deliveries that are not finished, by its metrics.
     pub async fn queue_size(&self) -> Result<u64> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let port = self.port();
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
-        let host = format!("127.0.0.1:{}", self.port);
+        let host = format!("127.0.0.1:{port}");
         let mut request = Request::get("/metrics").header(header::HOST, host);
         if let Some(key) = self.key.header() {
             request = request.header(header::AUTHORIZATION, key);
@@ -181,9 +220,11 @@ impl Server {
 
     /// Stops it in order.
     pub async fn stop(self) -> Result<()> {
-        let status = self.process.terminate().await?;
-        if !status.success() {
-            bail!("the server ended with {status}; its log ends:\n{}", self.home.log_tail());
+        for (process, _) in self.processes {
+            let status = process.terminate().await?;
+            if !status.success() {
+                bail!("the server ended with {status}; its log ends:\n{}", self.home.log_tail());
+            }
         }
         Ok(())
     }

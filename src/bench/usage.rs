@@ -1,6 +1,6 @@
 //! What a process has used, as Linux tells it under `/proc`.
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, iter::Sum, ops::Add};
 
 use anyhow::{Context as _, Result};
 
@@ -29,11 +29,34 @@ impl Usage {
         Self::parse(&stat, &status, &io, per_second).context("/proc has another form than expected")
     }
 
+    /// The use of a process and all its children, those included that have ended.
+    pub fn of_family(pid: u32) -> Result<Self> {
+        let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat"));
+        let mut family = Self::of(pid)?;
+        let per_second = rustix::param::clock_ticks_per_second() as f64;
+        // Of children that have ended: fields 16 and 17.
+        let text = stat(pid)?;
+        let ended = after_name(&text).skip(13).take(2).filter_map(|ticks| ticks.parse::<u64>().ok());
+        family.cpu_seconds += ended.sum::<u64>() as f64 / per_second;
+        for entry in fs::read_dir("/proc")? {
+            let Some(child) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            // One may end while it is looked at.
+            let Ok(text) = stat(child) else { continue };
+            if after_name(&text).nth(1) == Some(&pid.to_string())
+                && let Ok(usage) = Self::of(child)
+            {
+                family = family + usage;
+            }
+        }
+        Ok(family)
+    }
+
     fn parse(stat: &str, status: &str, io: &str, ticks_per_second: u64) -> Option<Self> {
         // The name of the program is in parentheses and may have any character;
         // user and system time are the 14th and 15th field, 12th and 13th after it.
-        let (_, fields) = stat.rsplit_once(')')?;
-        let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
+        let mut times = after_name(stat).skip(11).map(str::parse::<u64>);
         let ticks = times.next()?.ok()? + times.next()?.ok()?;
         let (status, io) = (pairs(status), pairs(io));
         let kib = |key| status.get(key).map(|kib| kib * 1024);
@@ -43,6 +66,30 @@ impl Usage {
             peak_memory_bytes: kib("VmHWM")?,
             written_bytes: *io.get("write_bytes")?,
         })
+    }
+}
+
+/// The fields of a line of `stat` after the name of the program, which may have blanks.
+fn after_name(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace()
+}
+
+impl Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
+            memory_bytes: self.memory_bytes + other.memory_bytes,
+            peak_memory_bytes: self.peak_memory_bytes + other.peak_memory_bytes,
+            written_bytes: self.written_bytes + other.written_bytes,
+        }
+    }
+}
+
+impl Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(several: I) -> Self {
+        several.fold(Self::default(), Add::add)
     }
 }
 

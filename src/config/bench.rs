@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum, value_parser};
+use secrecy::SecretString;
 
 /// Least bytes of a payload: room for the event's number and the frame around it.
 const PAYLOAD_MIN: i64 = 32;
@@ -43,6 +44,14 @@ pub struct Bench {
     /// Directory in which the temporary stores are made, instead of the system's.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// Measure on PostgreSQL: URL of a database of a server on this machine, in which a
+    /// database is made for each round. What the server's processes use counts as the
+    /// store's.
+    #[arg(long, value_name = "URL", value_parser = super::egress::secret)]
+    pub postgres: Option<SecretString>,
+    /// Servers that share the database; clients are spread over them.
+    #[arg(long, default_value_t = 1, requires = "postgres", value_parser = value_parser!(u32).range(1..=16))]
+    pub instances: u32,
     /// Measure a server for production, which asks for a key with every call, instead
     /// of one for development.
     #[arg(long)]

@@ -108,7 +108,6 @@ pub async fn start(
         tasks,
         tenures: if shared { Tenures::default() } else { Tenures::all() },
         hands,
-        lease_ends: lease.ends(),
         lease,
         leaving: Vec::new(),
         found,
@@ -158,9 +157,7 @@ pub(super) struct Dispatcher {
     pub(super) tenures: Tenures,
     /// Tells when shares change hands.
     pub(super) hands: watch::Receiver<u64>,
-    pub(super) lease: Arc<Lease>,
-    /// Ends of the lease that were seen.
-    pub(super) lease_ends: u64,
+    lease: Arc<Lease>,
     pub(super) leaving: Vec<Leaving>,
     found: mpsc::UnboundedReceiver<Found>,
     pub(super) found_out: mpsc::UnboundedSender<Found>,
@@ -253,7 +250,7 @@ impl Dispatcher {
                 Some(found) = self.found.recv() => self.begin(found, self.clock.now()),
                 Some(fetched) = self.fetched.recv() => self.take_fetched(fetched),
                 _ = self.hands.changed() => self.hands.mark_changed(),
-                () = self.lease.changed() => {}
+                () = self.lease.begins() => {}
                 _ = self.landings.recv_many(&mut self.finished, BATCH) => {}
                 () = tokio::time::sleep(pause.min(SWEEP_EVERY).to_std()) => {}
             }

@@ -1,6 +1,6 @@
 //! How long this process may send.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -12,14 +12,13 @@ use crate::domain::Timestamp;
 #[derive(Debug)]
 pub struct Lease {
     until: AtomicI64,
-    ends: AtomicU64,
     changed: Notify,
 }
 
 impl Lease {
     /// One that never ends.
     pub fn forever() -> Self {
-        Self { until: AtomicI64::new(i64::MAX), ends: AtomicU64::new(0), changed: Notify::new() }
+        Self { until: AtomicI64::new(i64::MAX), changed: Notify::new() }
     }
 
     /// One that has yet to begin.
@@ -35,11 +34,10 @@ impl Lease {
         }
     }
 
-    /// It is over at once, and all that was owned under it is lost.
+    /// It is over at once. What is in flight ends as it will: whether its result counts is
+    /// for the store to say.
     pub fn end(&self) {
         self.until.store(i64::MIN, Ordering::Release);
-        self.ends.fetch_add(1, Ordering::AcqRel);
-        self.changed.notify_one();
     }
 
     /// Whether it goes on.
@@ -47,13 +45,8 @@ impl Lease {
         now.0 < self.until.load(Ordering::Acquire)
     }
 
-    /// How often it has ended.
-    pub(super) fn ends(&self) -> u64 {
-        self.ends.load(Ordering::Acquire)
-    }
-
-    /// Waits until it ends, or begins again.
-    pub(super) async fn changed(&self) {
+    /// Waits until it begins again.
+    pub(super) async fn begins(&self) {
         self.changed.notified().await;
     }
 }

@@ -83,14 +83,8 @@ impl Tenures {
 }
 
 impl Dispatcher {
-    /// Takes over what changed hands, and stops at once when all is lost.
+    /// Takes over what changed hands.
     pub(super) fn change_hands(&mut self, now: Timestamp) {
-        let ends = self.lease.ends();
-        if ends != self.lease_ends {
-            self.lease_ends = ends;
-            let all: Vec<_> = self.tenures.shares.keys().copied().collect();
-            self.lose(&all);
-        }
         if !self.hands.has_changed().unwrap_or(false) {
             return;
         }

@@ -225,9 +225,23 @@ impl<'c> Session<'c> {
         if !surplus.is_empty() {
             self.membership.unlock(&surplus).await?;
         }
+        if got.is_empty() {
+            return Ok(());
+        }
+        // Who had them last is certain only now that nobody else can claim them.
+        if let Err(error) = self.config.store.refresh().await {
+            tracing::debug!(%error, "shares of the work are let go again");
+            return self.membership.unlock(&got).await;
+        }
+        let shards = self.config.store.shards();
         for shard in got {
-            let rest = self.config.store.shards().tenure(shard).owner.is_some();
-            self.held.insert(shard, if rest { now.plus(REST) } else { now });
+            let owner = shards.tenure(shard).owner;
+            if owner == Some(shards.me()) {
+                // Nobody had it while this process had no session: it just goes on.
+                self.claimed.insert(shard);
+            }
+            let rests = owner.is_some_and(|owner| owner != shards.me());
+            self.held.insert(shard, if rests { now.plus(REST) } else { now });
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! lock for each share of the work, so at most one process has a share, and a dead one has
 //! none. A share whose last owner did not hand it over is let rest for as long as that
 //! might still send; then it is claimed under a new epoch, which voids whatever its last
-//! owner records later. Sharing out is each member's own decision ([`plan`]), from the
+//! owner records later. Who loses its session sends nothing until it has another; if
+//! nobody claimed its shares meanwhile, it goes on with them as if nothing had been. Sharing out is each member's own decision ([`plan`]), from the
 //! number of members alone.
 //!
 //! What members tell each other travels as notifications of the database. They only say

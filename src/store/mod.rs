@@ -37,6 +37,7 @@ mod reseal;
 mod retention;
 mod room;
 mod scan;
+mod scratch;
 mod shards;
 mod tenants;
 #[cfg(test)]
@@ -77,6 +78,7 @@ pub use self::{
     recent::{Next, RECENT_MAX, Recent},
     reseal::Resealed,
     retention::Cutoff,
+    scratch::{MakeError, Scratch},
     shards::Shards,
     tenants::Changed,
     tx::SharedRoutes,

@@ -1,6 +1,9 @@
 //! The connections that read.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
+use tokio::time::timeout;
 
 use super::{
     postgres,
@@ -9,6 +12,10 @@ use super::{
     value::{Value, list_text},
 };
 use crate::store::Error;
+
+/// How long the rows of a server are waited for, the wait for a connection included. It
+/// ends statements itself before that, if it can.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// The connections that read, many at once.
 #[derive(Clone, Debug)]
@@ -45,14 +52,15 @@ impl Readers {
 
     /// The rows of a fixed statement.
     pub async fn rows(&self, sql: impl Into<Sql>, values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
+        let sql = sql.into();
         match self {
             Self::Sqlite(pool) => {
-                let query = bound(sqlx::query(sql.into().sqlite), values);
+                let query = bound(sqlx::query(sql.sqlite), values);
                 Ok(query.fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect())
             }
             Self::Postgres(pool) => {
-                let query = sqlx::query_with(sql.into().postgres, postgres::arguments(values)?);
-                Ok(query.fetch_all(pool).await?.into_iter().map(Row::Postgres).collect())
+                let query = sqlx::query_with(sql.postgres, postgres::arguments(values)?);
+                answered(query.fetch_all(pool)).await
             }
         }
     }
@@ -72,7 +80,7 @@ impl Readers {
             }
             Self::Postgres(pool) => {
                 let query = sqlx::query_with(sql, postgres::arguments(&query.values)?);
-                Ok(query.fetch_all(pool).await?.into_iter().map(Row::Postgres).collect())
+                answered(query.fetch_all(pool)).await
             }
         }
     }
@@ -83,6 +91,14 @@ impl Readers {
             Self::Sqlite(pool) => pool.close().await,
             Self::Postgres(pool) => pool.close().await,
         }
+    }
+}
+
+/// The rows of a server, unless it is frozen or out of reach.
+async fn answered(rows: impl Future<Output = Result<Vec<PgRow>, sqlx::Error>>) -> Result<Vec<Row>, Error> {
+    match timeout(PATIENCE, rows).await {
+        Ok(rows) => Ok(rows?.into_iter().map(Row::Postgres).collect()),
+        Err(elapsed) => Err(Error::Away(Some(elapsed.into()))),
     }
 }
 
