@@ -3,11 +3,15 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: run test lint fmt build bench bench-micro soak fuzz deny sbom clean
+.PHONY: run fleet test lint fmt build bench bench-micro soak fuzz deny sbom clean
 
 ## Build and start the development server on http://127.0.0.1:8000.
 run:
 	$(CARGO) run --release --locked -- dev
+
+## Three servers on ports 8001 to 8003 of this machine that share a PostgreSQL, to try a fleet.
+fleet:
+	./deploy/fleet
 
 ## Install what the tests need and run everything.
 test:
@@ -35,7 +39,8 @@ bench-micro:
 	$(CARGO) bench --locked --bench hot
 	$(CARGO) bench --locked --bench store
 
-## 200 kills with a ledger of what was acknowledged and received.
+## 200 kills with a ledger of what was acknowledged and received: of one server, and of a
+## fleet and its PostgreSQL.
 soak:
 	HOOKWIRE_KILLS=200 $(CARGO) test --release --locked --test it -- crash --nocapture
 

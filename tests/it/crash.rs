@@ -57,7 +57,7 @@ async fn nothing_acknowledged_is_lost_altered_or_doubled_by_kill_9() {
         receivers.push(receiver);
     }
 
-    let load = Load::start(server.port, "crash.test", u64::MAX, [16, 8, 8]);
+    let load = Load::start(&[server.port], "crash.test", u64::MAX, [16, 8, 8]);
     for kill in 1..=kills {
         let mark = load.ledger.count() + usize::try_from(dice.roll(50, 250)).expect("small");
         eventually(Duration::from_secs(30), &format!("work goes on before kill {kill}"), async || {

@@ -7,7 +7,7 @@ use http::Method;
 use tonic::{Code, Status};
 
 use crate::support::{
-    PROGRAM, Receiver, Server, detail, event, eventually, http, now, open_endpoint, reason_of, span,
+    Database, PROGRAM, Receiver, Server, detail, event, eventually, http, now, open_endpoint, reason_of, span,
 };
 
 /// Within which a revoked key is of no use any more.
@@ -401,7 +401,7 @@ async fn a_server_that_nobody_could_administer_does_not_start() {
     let master = data.parent().expect("a folder").join("master.key");
     let start = |more: &[&str]| {
         let mut command = Command::new(PROGRAM);
-        command.args(["serve", "--port", "0", "--data-dir"]).arg(&data);
+        command.args(["serve", "--port", "0"]).args(server.place());
         let output = command.arg("--master-key-file").arg(&master).args(more).output().expect("hookwire");
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         let sentence = told.lines().filter(|line| line.starts_with("hookwire: ")).collect::<Vec<_>>();
@@ -412,7 +412,7 @@ async fn a_server_that_nobody_could_administer_does_not_start() {
     // The file that it was made by does not bring a revoked key back.
     let file = data.parent().expect("a folder").join("administrator").display().to_string();
     assert!(start(&["--admin-key-file", &file]).contains("every administrator's key was revoked"));
-    let no_key_file = data.join("hookwire.lock").display().to_string();
+    let no_key_file = master.display().to_string();
     assert!(start(&["--admin-key-file", &no_key_file]).contains("is not an administrator's key file"));
     assert!(start(&["--admin-key-file", "/nowhere"]).contains("cannot use /nowhere"));
 }
@@ -423,10 +423,14 @@ async fn the_first_start_makes_a_key_and_shows_it_once() {
     let (data, master) = (folder.path().join("data"), folder.path().join("master.key"));
     let made = Command::new(PROGRAM).args(["keygen", "--out"]).arg(&master).output().expect("hookwire");
     assert!(made.status.success());
+    let database = Server::on_postgres().then(Database::new);
+    let store = database.iter().flat_map(|database| ["--store".to_owned(), database.url()]);
+    let store: Vec<_> = store.collect();
     let mut started = Vec::new();
     for _ in 0..2 {
         let mut command = tokio::process::Command::new(PROGRAM);
         command.args(["serve", "--port", "0", "--data-dir"]).arg(&data).arg("--master-key-file").arg(&master);
+        command.args(&store);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).kill_on_drop(true);
         let mut server = command.spawn().expect("hookwire");
         let output = server.stdout.take().expect("its output");

@@ -3,9 +3,9 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
     process::{Command, Output},
     time::Duration,
 };
@@ -20,9 +20,14 @@ use crate::support::{Api, Canary, Dice, Receiver, Said, Server, event, eventuall
 const SOON: Duration = Duration::from_secs(30);
 
 /// Runs the program to its end, with nothing in its environment but what is given.
-fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+fn run(args: &[impl AsRef<OsStr>], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookwire"));
     command.env_remove("HOOKWIRE_MASTER_KEY").args(args).envs(env.iter().copied()).output().expect("it runs")
+}
+
+/// Arguments for a command on the data of a server.
+fn at(server: &Server, args: &[&str]) -> Vec<String> {
+    args.iter().map(|argument| (*argument).to_owned()).chain(server.place()).collect()
 }
 
 /// What it says when it refuses: one sentence.
@@ -69,8 +74,7 @@ async fn a_server_without_the_right_master_key_does_not_start() {
     let own = server.data_dir().join("master.key");
     assert_eq!(mode(own.to_str().expect("text")), 0o600);
     server.terminate(SOON).await;
-    let used = server.data_dir();
-    let args = ["serve", "--port", "0", "--data-dir", used.to_str().expect("text")];
+    let args = at(&server, &["serve", "--port", "0"]);
     let other = refusal(&run(&args, &[("HOOKWIRE_MASTER_KEY", &new_key())]));
     assert!(
         other.contains("is sealed under master key") && other.contains("--old-master-key-file"),
@@ -94,14 +98,47 @@ async fn make_endpoints(api: &Api, count: usize) {
     }
 }
 
-fn keys_in_use(data: &Path) -> (BTreeSet<String>, BTreeSet<String>) {
-    let conn = Connection::open(data.join("hookwire.db")).expect("the database");
-    let column = |sql: &str| -> BTreeSet<String> {
-        let mut query = conn.prepare(sql).expect("a query");
-        let rows = query.query_map([], |row| row.get(0)).expect("rows");
-        rows.collect::<Result<_, _>>().expect("texts")
+/// The file of a server that has its data in one.
+fn open(server: &Server) -> Connection {
+    Connection::open(server.data_dir().join("hookwire.db")).expect("the database")
+}
+
+/// A column of texts, from wherever a server has its data.
+fn column(server: &Server, sql: &str) -> BTreeSet<String> {
+    if let Some(database) = server.database() {
+        return database.query(sql).lines().map(str::to_owned).collect();
+    }
+    let conn = open(server);
+    let mut query = conn.prepare(sql).expect("a query");
+    let rows = query.query_map([], |row| row.get(0)).expect("rows");
+    rows.collect::<Result<_, _>>().expect("texts")
+}
+
+/// The keys that rows are sealed under, and those that are said to be needed.
+fn keys_in_use(server: &Server) -> (BTreeSet<String>, BTreeSet<String>) {
+    let hex = |column: &str| match server.database() {
+        Some(_) => format!("encode({column}, 'hex')"),
+        None => format!("hex({column})"),
     };
-    (column("SELECT hex(substr(sealed, 2, 8)) FROM endpoints"), column("SELECT hex(key) FROM vault"))
+    let used = format!("SELECT {} FROM endpoints", hex("substr(sealed, 2, 8)"));
+    let needed = format!("SELECT {} FROM vault", hex("key"));
+    (column(server, &used), column(server, &needed))
+}
+
+/// Changes rows behind the server's back; how many.
+fn change(server: &Server, sql: &str) -> usize {
+    match server.database() {
+        Some(database) => database.change(sql),
+        None => open(server).execute(sql, params![]).expect(sql),
+    }
+}
+
+/// Runs a statement behind the server's back.
+fn script(server: &Server, sql: &str) {
+    match server.database() {
+        Some(database) => drop(database.query(sql)),
+        None => open(server).execute_batch(sql).expect(sql),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,9 +148,8 @@ async fn sealing_anew_survives_five_kills_on_line_and_off_line() {
     let (first, second, third) = (new_key(), new_key(), new_key());
     let mut server = Server::build().env("HOOKWIRE_MASTER_KEY", &first).start().await;
     make_endpoints(&server.api(), ENDPOINTS).await;
-    let data = server.data_dir();
-    let dir = data.to_str().expect("text").to_owned();
-    let rekey = |env: &[(&str, &str)]| run(&["rekey", "--data-dir", &dir], env);
+    let (offline, online) = (at(&server, &["rekey"]), at(&server, &["dev", "--port", "0"]));
+    let rekey = |env: &[(&str, &str)]| run(&offline, env);
     let keys = [("HOOKWIRE_MASTER_KEY", second.as_str()), ("HOOKWIRE_OLD_MASTER_KEYS", first.as_str())];
     let running = refusal(&rekey(&keys));
     assert!(running.contains("a server runs on"), "{running}");
@@ -122,28 +158,25 @@ async fn sealing_anew_survives_five_kills_on_line_and_off_line() {
     for kill in 1..=5 {
         let output = rekey(&[&keys[..], &[("HOOKWIRE_CRASH_AFTER_RESEAL", "1")]].concat());
         assert!(!output.status.success(), "kill {kill}");
-        assert_eq!(keys_in_use(&data).0.len(), 2, "half way after kill {kill}");
+        assert_eq!(keys_in_use(&server).0.len(), 2, "half way after kill {kill}");
         assert!(refusal(&rekey(&keys[..1])).contains("which was not given"), "the old key is still needed");
     }
     let output = rekey(&keys);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains(&format!("{} endpoints", ENDPOINTS - 5 * 64)), "{told} {output:?}");
-    let (used, needed) = keys_in_use(&data);
+    let (used, needed) = keys_in_use(&server);
     assert_eq!((used.len(), &used), (1, &needed));
 
     // The same by a running server, which is killed as often.
     let keys = [("HOOKWIRE_MASTER_KEY", third.as_str()), ("HOOKWIRE_OLD_MASTER_KEYS", second.as_str())];
     for _ in 1..=5 {
-        let output = run(
-            &["dev", "--port", "0", "--data-dir", &dir],
-            &[&keys[..], &[("HOOKWIRE_CRASH_AFTER_RESEAL", "1")]].concat(),
-        );
+        let output = run(&online, &[&keys[..], &[("HOOKWIRE_CRASH_AFTER_RESEAL", "1")]].concat());
         assert!(!output.status.success());
-        assert_eq!(keys_in_use(&data).0.len(), 2, "half way");
+        assert_eq!(keys_in_use(&server).0.len(), 2, "half way");
     }
     server.restart_with(&keys).await;
     eventually(SOON, "everything is under the new key", async || {
-        let (used, needed) = keys_in_use(&data);
+        let (used, needed) = keys_in_use(&server);
         if used.len() == 1 && used == needed && needed.len() == 1 {
             Ok(())
         } else {
@@ -168,29 +201,28 @@ async fn a_sealed_row_opens_nowhere_else() {
     let mut server = Server::start().await;
     make_endpoints(&server.api(), 2).await;
     server.terminate(SOON).await;
-    let data = server.data_dir();
-    let dir = data.to_str().expect("text").to_owned();
-    let refused = |change: &str, back: &str| {
-        let conn = Connection::open(data.join("hookwire.db")).expect("the database");
-        assert_eq!(conn.execute(change, params![]).expect(change), 1);
-        let told = refusal(&run(&["dev", "--port", "0", "--data-dir", &dir], &[("LOG_LEVEL", "off")]));
-        conn.execute_batch(back).expect(back);
-        told
+    let start = at(&server, &["dev", "--port", "0"]);
+    let altered = match server.database() {
+        Some(_) => r"substr(sealed, 1, 40) || '\x0000000000000000' || substr(sealed, 49)",
+        None => "CAST(substr(sealed, 1, 40) || x'0000000000000000' || substr(sealed, 49) AS BLOB)",
     };
-    let conn = Connection::open(data.join("hookwire.db")).expect("the database");
-    conn.execute_batch("CREATE TABLE kept AS SELECT key, sealed FROM endpoints").expect("a copy");
-    conn.execute_batch("INSERT INTO tenants (key, id, created_at) VALUES (2, 'other', 0)").expect("a tenant");
-    let restore =
-        "UPDATE endpoints SET tenant = 1, sealed = (SELECT sealed FROM kept WHERE kept.key = endpoints.key)";
-    for change in [
-        "UPDATE endpoints SET sealed = (SELECT sealed FROM endpoints WHERE id = 'e1') WHERE id = 'e0'",
-        "UPDATE endpoints SET tenant = 2 WHERE id = 'e0'",
-        "UPDATE endpoints SET sealed = CAST(substr(sealed, 1, 40) || x'0000000000000000' || substr(sealed, 49) AS BLOB) WHERE id = 'e0'",
+    script(&server, "CREATE TABLE kept AS SELECT key, sealed FROM endpoints");
+    script(&server, "INSERT INTO tenants (key, id, created_at) VALUES (2, 'other', 0)");
+    for wrong in [
+        "sealed = (SELECT other.sealed FROM endpoints AS other WHERE other.id = 'e1')",
+        "tenant = 2",
+        &format!("sealed = {altered}"),
     ] {
-        let told = refused(change, restore);
+        assert_eq!(change(&server, &format!("UPDATE endpoints SET {wrong} WHERE id = 'e0'")), 1);
+        let told = refusal(&run(&start, &[("LOG_LEVEL", "off")]));
         assert!(told.contains("the secrets of endpoint e0") && told.contains("do not open"), "{told}");
+        script(
+            &server,
+            "UPDATE endpoints SET tenant = 1, \
+             sealed = (SELECT sealed FROM kept WHERE kept.key = endpoints.key)",
+        );
     }
-    conn.execute_batch("DROP TABLE kept").expect("dropped");
+    script(&server, "DROP TABLE kept");
     server.restart().await;
     assert_eq!(server.api().endpoint("e0").await.sensitive_headers["x-number"], "***");
 }
@@ -200,7 +232,8 @@ async fn what_an_older_version_stored_in_the_open_is_sealed() {
     let mut dice = Dice::of("older");
     let (signing, header) = (secret(&mut dice, "signing"), secret(&mut dice, "header"));
     let canaries = [Canary::of("signing", signing.as_bytes()), Canary::of("header", header.as_bytes())];
-    let mut server = Server::start().await;
+    // Those versions knew files only.
+    let mut server = Server::build().in_files().start().await;
     let receiver = Receiver::ok().await;
     let api = server.api();
     let make = pb::CreateEndpointRequest {
@@ -210,7 +243,7 @@ async fn what_an_older_version_stored_in_the_open_is_sealed() {
     api.endpoints.clone().create_endpoint(make).await.expect("an endpoint");
     server.terminate(SOON).await;
     // As the version before wrote it.
-    let conn = Connection::open(server.data_dir().join("hookwire.db")).expect("the database");
+    let conn = open(&server);
     let secrets = json!([{
         "id": "0".repeat(32), "value": signing, "created_at": 1, "primary_at": null, "expires_at": null,
     }]);
@@ -228,7 +261,7 @@ async fn what_an_older_version_stored_in_the_open_is_sealed() {
     api.delivery_in(&id, DeliveryStatus::Delivered, SOON).await;
     assert_eq!(receiver.ledger()[0].header("x-old"), header);
     eventually(SOON, "the row is sealed", async || {
-        let (used, _) = keys_in_use(&server.data_dir());
+        let (used, _) = keys_in_use(&server);
         if used.iter().all(|key| key.len() == 16) { Ok(()) } else { Err(format!("{used:?}")) }
     })
     .await;

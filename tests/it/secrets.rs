@@ -231,9 +231,9 @@ async fn no_secret_is_logged_answered_or_stored_in_the_open() {
     .await;
     said.0.push(("the watch".to_owned(), watched));
 
-    said.files(&server.data_dir());
+    said.stored(&server);
     assert!(server.terminate(SOON).await.success());
-    said.files(&server.data_dir());
+    said.stored(&server);
     let log = fs::read(server.log_file()).expect("the log");
     assert!(log.len() > 10_000, "the log says a lot at that level");
     said.0.push(("the log".to_owned(), log));

@@ -1,9 +1,9 @@
-//! A server that is asked to stop stops in order, and one store has one server.
+//! A server that is asked to stop stops in order, and a file has one server.
 //!
 //! Between SIGTERM and the end, what is in flight is finished and recorded, so
 //! that the next start neither loses nor repeats anything. A second process on
-//! the same data would break every promise of order and limits; it must say so
-//! and go.
+//! the same file would break every promise of order and limits; it must say so
+//! and go. On PostgreSQL it shares the work.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,7 +30,7 @@ async fn sigterm_under_load_loses_nothing_and_repeats_nothing() {
     };
     api.create_endpoint(endpoint).await;
 
-    let load = Load::start(server.port, "work", u64::MAX, [8, 4, 4]);
+    let load = Load::start(&[server.port], "work", u64::MAX, [8, 4, 4]);
     for round in 1..=2 {
         let mark = receiver.count() + 500;
         receiver.wait_for(mark, Duration::from_secs(30)).await;
@@ -85,9 +85,21 @@ async fn an_idle_server_with_open_watches_stops_promptly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_on_the_same_data_says_so_and_ends() {
-    let server = Server::start().await;
+async fn a_second_process_on_the_same_data_shares_the_work_or_says_why_not_and_ends() {
+    let mut server = Server::start().await;
     let api = server.api();
+    let receiver = Receiver::ok().await;
+    api.create_endpoint(open_endpoint(receiver.at("/hook"))).await;
+    if Server::on_postgres() {
+        let second = server.fellow().start().await;
+        let id = second.api().publish_to_one(event("by.the.second", "{}")).await;
+        api.delivery_in(&id, DeliveryStatus::Delivered, Duration::from_secs(10)).await;
+        // And when the first one goes, the work goes on.
+        assert_eq!(server.terminate(Duration::from_secs(10)).await.code(), Some(0));
+        let id = second.api().publish_to_one(event("still.here", "{}")).await;
+        second.api().delivery_in(&id, DeliveryStatus::Delivered, Duration::from_secs(10)).await;
+        return;
+    }
 
     let output = server.rival(Duration::from_secs(20)).await;
 
@@ -103,8 +115,6 @@ async fn a_second_process_on_the_same_data_says_so_and_ends() {
     assert!(!said.contains("panicked"), "in a sentence, not a panic: {said}");
 
     // The first one is none the worse for it.
-    let receiver = Receiver::ok().await;
-    api.create_endpoint(open_endpoint(receiver.at("/hook"))).await;
     let id = api.publish_to_one(event("still.here", "{}")).await;
     api.delivery_in(&id, DeliveryStatus::Delivered, Duration::from_secs(10)).await;
 }

@@ -27,11 +27,14 @@ fn from_token(token: &str) -> pb::WatchDeliveriesRequest {
 
 /// What one watcher has seen, checked as it comes.
 #[derive(Default)]
-struct Observer {
-    name: String,
+pub struct Observer {
+    /// For messages.
+    pub name: String,
     changes: BTreeMap<u64, (String, u64)>,
-    latest: HashMap<String, (u64, DeliveryStatus)>,
-    repeats: usize,
+    /// Revision and status of each delivery.
+    pub latest: HashMap<String, (u64, DeliveryStatus)>,
+    /// Changes seen more than once, after resuming.
+    pub repeats: usize,
 }
 
 impl Observer {
@@ -69,9 +72,9 @@ impl Observer {
 }
 
 /// Watches until it has seen as many changes as there are, dropping the stream
-/// now and then and going back to one of the last tokens.
-async fn watch_on_and_off(
-    port: u16,
+/// now and then and going back to one of the last tokens, at any of the instances.
+pub async fn watch_on_and_off(
+    ports: Vec<u16>,
     mut dice: Dice,
     name: String,
     start: String,
@@ -87,7 +90,7 @@ async fn watch_on_and_off(
             max_batch_size: i32::try_from(dice.roll(1, 200)).expect("small"),
             ..from_token(&tokens[tokens.len() - 1 - back])
         };
-        let api = Api::at(port);
+        let api = Api::at(ports[usize::try_from(dice.roll(0, ports.len() as u64)).expect("small")]);
         let patience = dice.roll(5, 300);
         if let Err(status) = watch_a_while(&api, request, patience, &mut seen, &mut tokens).await {
             assert!(transport_fault(&status), "{}: {status:?}", seen.name);
@@ -171,10 +174,11 @@ async fn twenty_watchers_that_come_and_go_through_five_kills_miss_nothing() {
         progress.push(reported);
         let name = format!("watcher {number}");
         let dice = dice.fork(number);
-        watchers.spawn(watch_on_and_off(server.port, dice, name, start.clone(), total.clone(), report));
+        let ports = vec![server.port];
+        watchers.spawn(watch_on_and_off(ports, dice, name, start.clone(), total.clone(), report));
     }
 
-    let load = Load::start(server.port, "tick", EVENTS, [2, 4, 2]);
+    let load = Load::start(&[server.port], "tick", EVENTS, [2, 4, 2]);
     for kill in 1..=KILLS {
         let mark = EVENTS * kill / (KILLS + 1);
         let what = format!("{mark} events acknowledged");

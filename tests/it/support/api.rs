@@ -139,6 +139,15 @@ impl Api {
         self.events.clone().publish_event(request).await.expect("PublishEvent").into_inner()
     }
 
+    /// Publishes one event with a deadline; the id of the event.
+    pub async fn publish_within(&self, limit: Duration, event: pb::Event) -> Result<String, Status> {
+        let event = Some(event);
+        let mut request = Request::new(pb::PublishEventRequest { event, include_deliveries: false });
+        request.set_timeout(limit);
+        let response = self.events.clone().publish_event(request).await?;
+        Ok(response.into_inner().event_id)
+    }
+
     /// Publishes one event that exactly one endpoint wants; the delivery's id.
     pub async fn publish_to_one(&self, event: pb::Event) -> String {
         let response = self.publish(event).await;

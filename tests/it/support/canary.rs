@@ -89,6 +89,13 @@ impl Said {
         }
     }
 
+    /// Keeps what a server has stored: the files of its folder, and what is in its
+    /// database if that is elsewhere.
+    pub fn stored(&mut self, server: &Server) {
+        self.files(&server.data_dir());
+        self.0.extend(server.database().map(|it| ("the database".to_owned(), it.dump().into_bytes())));
+    }
+
     /// Which secrets stand where.
     pub fn found(&self, canaries: &[Canary]) -> Vec<String> {
         let mut found = Vec::new();

@@ -2,8 +2,9 @@
 //!
 //! Each event has a key of its own, used as idempotency key and found again in
 //! its body. A publisher that gets no answer sends the same event again until it
-//! gets one, as the API asks of clients; so in the end every key that was ever
-//! sent is acknowledged, and the ledger knows under which id.
+//! gets one, as the API asks of clients, each time to the next instance if there
+//! are several; so in the end every key that was ever sent is acknowledged, and the
+//! ledger knows under which id.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -82,8 +83,9 @@ struct Shared {
 
 impl Load {
     /// Publishes at most `budget` events of one type by so many unary callers,
-    /// batch callers and streams, eight to a connection.
-    pub fn start(port: u16, event_type: &str, budget: u64, callers: [usize; 3]) -> Self {
+    /// batch callers and streams, eight to a connection. They are spread over the
+    /// instances on these ports.
+    pub fn start(ports: &[u16], event_type: &str, budget: u64, callers: [usize; 3]) -> Self {
         let ledger = Arc::new(Ledger::default());
         let shared = Arc::new(Shared {
             ledger: Arc::clone(&ledger),
@@ -94,18 +96,19 @@ impl Load {
         });
         let mut publishers = JoinSet::new();
         let [unary, batch, stream] = callers;
-        let mut api = Api::at(port);
+        let mut apis: Arc<[Api]> = Arc::new([]);
         for number in 0..unary + batch + stream {
             if number % 8 == 0 {
-                api = Api::at(port);
+                apis = ports.iter().map(|port| Api::at(*port)).collect();
             }
-            let (api, shared) = (api.clone(), Arc::clone(&shared));
+            let to = Instances { apis: Arc::clone(&apis), at: number % ports.len() };
+            let shared = Arc::clone(&shared);
             if number < unary {
-                publishers.spawn(async move { publish_singly(&api, &shared).await });
+                publishers.spawn(async move { publish_singly(to, &shared).await });
             } else if number < unary + batch {
-                publishers.spawn(async move { publish_in_batches(&api, &shared).await });
+                publishers.spawn(async move { publish_in_batches(to, &shared).await });
             } else {
-                publishers.spawn(async move { publish_on_streams(&api, &shared).await });
+                publishers.spawn(async move { publish_on_streams(to, &shared).await });
             }
         }
         Self { ledger, shared, publishers }
@@ -181,28 +184,47 @@ impl Shared {
     }
 }
 
-async fn pause_after(status: Status) {
-    assert!(transport_fault(&status), "publishing failed: {status:?}");
-    tokio::time::sleep(AGAIN).await;
+/// Those that a publisher may turn to, and to which it does at present.
+struct Instances {
+    apis: Arc<[Api]>,
+    at: usize,
 }
 
-async fn publish_singly(api: &Api, shared: &Shared) {
+impl Instances {
+    fn present(&self) -> &Api {
+        &self.apis[self.at]
+    }
+
+    /// Turns to the next one, after a pause.
+    async fn turn(&mut self) {
+        self.at = (self.at + 1) % self.apis.len();
+        tokio::time::sleep(AGAIN).await;
+    }
+
+    /// The same because a call failed.
+    async fn turn_after(&mut self, status: Status) {
+        assert!(transport_fault(&status), "publishing failed: {status:?}");
+        self.turn().await;
+    }
+}
+
+async fn publish_singly(mut to: Instances, shared: &Shared) {
     while let Some(key) = shared.keys(1).pop() {
         loop {
             let request =
                 pb::PublishEventRequest { event: Some(shared.event(&key)), include_deliveries: false };
-            match api.events.clone().publish_event(request).await {
+            match to.present().events.clone().publish_event(request).await {
                 Ok(response) => {
                     shared.ledger.note(&key, &response.into_inner().event_id);
                     break;
                 }
-                Err(status) => pause_after(status).await,
+                Err(status) => to.turn_after(status).await,
             }
         }
     }
 }
 
-async fn publish_in_batches(api: &Api, shared: &Shared) {
+async fn publish_in_batches(mut to: Instances, shared: &Shared) {
     loop {
         let mut keys = shared.keys(CHUNK);
         if keys.is_empty() {
@@ -211,25 +233,28 @@ async fn publish_in_batches(api: &Api, shared: &Shared) {
         while !keys.is_empty() {
             let events = keys.iter().map(|key| shared.event(key)).collect();
             let request = pb::BatchPublishEventsRequest { events, atomic: false };
-            match api.events.clone().batch_publish_events(request).await {
+            match to.present().events.clone().batch_publish_events(request).await {
                 Ok(response) => {
                     let results = response.into_inner().results;
                     assert_eq!(results.len(), keys.len(), "one result per event");
                     let mut results = results.iter();
                     keys.retain(|key| results.next().is_none_or(|result| !shared.settle(key, result)));
+                    if !keys.is_empty() {
+                        to.turn().await;
+                    }
                 }
-                Err(status) => pause_after(status).await,
+                Err(status) => to.turn_after(status).await,
             }
         }
     }
 }
 
-async fn publish_on_streams(api: &Api, shared: &Shared) {
+async fn publish_on_streams(mut to: Instances, shared: &Shared) {
     let mut waiting = VecDeque::new();
     loop {
-        match publish_on_one_stream(api, shared, &mut waiting).await {
+        match publish_on_one_stream(to.present(), shared, &mut waiting).await {
             Ok(()) => return,
-            Err(status) => pause_after(status).await,
+            Err(status) => to.turn_after(status).await,
         }
     }
 }
@@ -277,6 +302,9 @@ async fn publish_on_one_stream(
         }
         if leaving {
             return Err(Status::unavailable("the server is about to go"));
+        }
+        if !waiting.is_empty() {
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }

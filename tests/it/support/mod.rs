@@ -8,6 +8,7 @@ mod hostile;
 mod http;
 mod load;
 mod pace;
+mod postgres;
 mod receiver;
 mod server;
 mod time;
@@ -17,8 +18,9 @@ pub use api::{Api, detail, event, is_final, open_endpoint, reason_of, span, tran
 pub use canary::{Canary, Said, secret};
 pub use hostile::{Hostile, gzip_bomb, request, silence};
 pub use http::{Reply, http, http_stream};
-pub use load::{Load, body_of, key_in};
+pub use load::{Ledger, Load, body_of, key_in};
 pub use pace::latencies;
+pub use postgres::{Cluster, Database};
 pub use receiver::{Answer, Received, Receiver};
 pub use server::{PROGRAM, Server};
 pub use time::{Dice, alone, eventually, now, percentile};

@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -108,6 +108,25 @@ type Behaviour = Arc<dyn Fn(&Received) -> Answer + Send + Sync>;
 struct Shared {
     ledger: Mutex<Vec<Arc<Received>>>,
     behaviour: Mutex<Behaviour>,
+    open: AtomicUsize,
+    most_open: AtomicUsize,
+}
+
+/// A request that is not answered yet, and whose sender has not gone away.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn count(shared: &Arc<Shared>) -> Self {
+        let open = shared.open.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.most_open.fetch_max(open, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A listening endpoint.
@@ -124,7 +143,12 @@ impl Receiver {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bind");
         let url = format!("http://{}", listener.local_addr().expect("address"));
         let behaviour: Behaviour = Arc::new(behaviour);
-        let shared = Arc::new(Shared { ledger: Mutex::default(), behaviour: Mutex::new(behaviour) });
+        let shared = Arc::new(Shared {
+            ledger: Mutex::default(),
+            behaviour: Mutex::new(behaviour),
+            open: AtomicUsize::new(0),
+            most_open: AtomicUsize::new(0),
+        });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { shared, accepting, url }
     }
@@ -158,6 +182,17 @@ impl Receiver {
     /// How many requests came so far.
     pub fn count(&self) -> usize {
         lock(&self.shared.ledger).len()
+    }
+
+    /// How many requests it has not answered yet. Those whose sender has gone away
+    /// do not count.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// How many there ever were at once.
+    pub fn most_open(&self) -> usize {
+        self.shared.most_open.load(Ordering::Relaxed)
     }
 
     /// The ledger once it has at least `count` entries.
@@ -198,6 +233,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let at = now();
+    let _open = Open::count(&shared);
     let (head, body) = request.into_parts();
     // A request that breaks off before its end was not received.
     let body = body.collect().await?.to_bytes();

@@ -1,7 +1,7 @@
 //! The server as a process of its own.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     env,
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader},
@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::{Api, eventually};
+use super::{Api, eventually, postgres::Database};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_hookwire");
@@ -41,6 +41,11 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Builder {
     data: Arc<TempDir>,
+    log: String,
+    /// The URL of a store elsewhere than in the data directory.
+    store: Option<String>,
+    /// The database behind that URL, if it is there for this server alone.
+    database: Option<Arc<Database>>,
     port: u16,
     profile: &'static str,
     args: Vec<String>,
@@ -57,8 +62,28 @@ impl Server {
 
     /// A server with other settings.
     pub fn build() -> Builder {
-        let data = Arc::new(tempfile::tempdir().expect("temporary directory"));
-        Builder { data, port: 0, profile: "dev", args: Vec::new(), token: None, env: Vec::new() }
+        let database = Self::on_postgres().then(|| Arc::new(Database::new()));
+        Builder {
+            data: Arc::new(tempfile::tempdir().expect("temporary directory")),
+            log: "server.log".to_owned(),
+            store: database.as_ref().map(|database| database.url()),
+            database,
+            port: 0,
+            profile: "dev",
+            args: Vec::new(),
+            token: None,
+            env: Vec::new(),
+        }
+    }
+
+    /// Whether servers keep their data in PostgreSQL in this run, each in a database
+    /// of its own, instead of in files.
+    pub fn on_postgres() -> bool {
+        match env::var("HOOKWIRE_TEST_STORE").as_deref() {
+            Ok("postgres") => true,
+            Ok("sqlite") | Err(_) => false,
+            Ok(other) => panic!("HOOKWIRE_TEST_STORE is sqlite or postgres, not {other}"),
+        }
     }
 
     /// Clients of this server over a connection of their own, which is opened
@@ -70,6 +95,47 @@ impl Server {
     /// The token of the administrator's key, of a server for production.
     pub fn token(&self) -> Option<&str> {
         self.settings.token.as_deref()
+    }
+
+    /// Another instance on the same store.
+    pub fn fellow(&self) -> Builder {
+        self.settings.fellow()
+    }
+
+    /// The database that it has for itself, in a run on PostgreSQL.
+    pub fn database(&self) -> Option<&Database> {
+        self.settings.database.as_deref()
+    }
+
+    /// The arguments that say where its data is, for other commands.
+    pub fn place(&self) -> Vec<String> {
+        let data = self.data_dir().display().to_string();
+        let store = self.settings.store.iter().flat_map(|url| ["--store", url]);
+        ["--data-dir", &data].into_iter().chain(store).map(str::to_owned).collect()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its own ports of its connections to a port of this machine.
+    pub fn ports_to(&self, port: u16) -> Vec<u16> {
+        let process = Path::new("/proc").join(self.pid().to_string());
+        let files = fs::read_dir(process.join("fd")).expect("its files");
+        let sockets: HashSet<_> = files
+            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+            .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        // Of all processes; the tenth column is the socket.
+        let table = fs::read_to_string(process.join("net/tcp")).expect("the connections");
+        let port_of = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+        table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|line| line.len() > 9 && sockets.contains(line[9]) && port_of(line[2]) == Some(port))
+            .filter_map(|line| port_of(line[1]))
+            .collect()
     }
 
     /// Where the data is.
@@ -84,7 +150,7 @@ impl Server {
 
     /// The most memory it ever had, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
@@ -98,6 +164,16 @@ impl Server {
     pub fn kill9(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
+    }
+
+    /// Halts it: its connections stay open, and nobody answers.
+    pub fn freeze(&self) {
+        self.send(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.send(Signal::CONT);
     }
 
     /// Asks to stop, without waiting.
@@ -165,6 +241,26 @@ impl Builder {
     pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.env.push((name, value.into()));
         self
+    }
+
+    /// Keeps its data in a database that the test has made.
+    pub fn store(self, url: impl Into<String>) -> Self {
+        Self { store: Some(url.into()), database: None, ..self }
+    }
+
+    /// Keeps its data in files, whatever others do in this run.
+    pub fn in_files(self) -> Self {
+        Self { store: None, database: None, ..self }
+    }
+
+    /// Another instance on the same store, set up likewise: its data directory, and so
+    /// its keys, are the same; its port and its log are its own.
+    pub fn fellow(&self) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(2);
+        assert!(self.store.is_some(), "a store in files is for one instance");
+        let log = format!("server-{}.log", NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = if self.port == 0 { 0 } else { fixed_port() };
+        Self { log, port, ..self.clone() }
     }
 
     /// A server for production with a master key, an administrator's key and these
@@ -251,6 +347,7 @@ impl Builder {
         command
             .args([self.profile, "--host", "127.0.0.1", "--port", &port.to_string(), "--data-dir"])
             .arg(self.data_dir())
+            .args(self.store.iter().flat_map(|url| ["--store", url]))
             .args(&self.args)
             .env("LOG_LEVEL", env::var("LOG_LEVEL").unwrap_or_else(|_| "info".to_owned()))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
@@ -263,7 +360,7 @@ impl Builder {
     }
 
     fn log(&self) -> PathBuf {
-        self.data.path().join("server.log")
+        self.data.path().join(&self.log)
     }
 }
 
