@@ -15,6 +15,7 @@ mod endpoints;
 mod error;
 mod events;
 mod operations;
+mod ops;
 mod pace;
 mod principal;
 mod secrets;
@@ -42,6 +43,7 @@ pub use self::{
     error::{Error, Forbidden, Invalid, Kind},
     events::{Found, Show},
     operations::{OperationFilter, PER_SECOND_MIN},
+    ops::InstanceView,
     principal::{Principal, Shown, hash, token},
     secrets::{DEFAULT_GRACE, GRACE_MAX, Rotated, Rotation, SECRET_BYTES, check_secret},
     tenants::TenantView,

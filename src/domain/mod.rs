@@ -11,6 +11,7 @@ mod delivery;
 mod endpoint;
 mod event;
 mod id;
+mod instance;
 mod operation;
 mod outcome;
 mod page;
@@ -36,6 +37,7 @@ pub use id::{
     ApiKeyId, AttemptId, DeadLetterId, DeliveryId, EndpointKey, EventId, IdError, OperationId, Pos, SecretId,
     TenantKey, Uid, kind_of,
 };
+pub use instance::Instance;
 pub use operation::{ItemFailure, Operation, OperationKind, OperationState};
 pub use outcome::{Answer, Fault, Outcome};
 pub use page::{Order, Page, TimeRange};

@@ -14,6 +14,7 @@ mod events;
 mod facts;
 mod gateway;
 mod operations;
+mod ops;
 mod panics;
 pub mod pb;
 mod publish_stream;
@@ -35,7 +36,8 @@ use self::pb::{
     api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
     dead_letter_service_server::DeadLetterServiceServer, delivery_service_server::DeliveryServiceServer,
     endpoint_service_server::EndpointServiceServer, event_service_server::EventServiceServer,
-    operation_service_server::OperationServiceServer, tenant_service_server::TenantServiceServer,
+    operation_service_server::OperationServiceServer, ops_service_server::OpsServiceServer,
+    tenant_service_server::TenantServiceServer,
 };
 #[cfg(fuzzing)]
 pub use self::publish_stream::taken;
@@ -91,6 +93,7 @@ impl Health {
             TenantServiceServer::<tenants::Tenants>::NAME,
             ApiKeyServiceServer::<api_keys::ApiKeys>::NAME,
             AuditServiceServer::<api_keys::Audit>::NAME,
+            OpsServiceServer::<ops::Ops>::NAME,
         ] {
             self.0.set_service_status(name, status).await;
         }
@@ -127,7 +130,8 @@ pub async fn services(app: Arc<App>) -> Result<(Services, Health), Error> {
         .with(served!(OperationServiceServer(operations::Operations(Arc::clone(&app))), OTHER_BYTES_MAX))
         .with(served!(TenantServiceServer(tenants::Tenants(Arc::clone(&app))), OTHER_BYTES_MAX))
         .with(served!(ApiKeyServiceServer(api_keys::ApiKeys(Arc::clone(&app))), OTHER_BYTES_MAX))
-        .with(served!(AuditServiceServer(api_keys::Audit(app)), OTHER_BYTES_MAX))
+        .with(served!(AuditServiceServer(api_keys::Audit(Arc::clone(&app))), OTHER_BYTES_MAX))
+        .with(served!(OpsServiceServer(ops::Ops(app)), OTHER_BYTES_MAX))
         .with(health_service)
         .with(descriptors().build_v1()?)
         .with(descriptors().build_v1alpha()?);

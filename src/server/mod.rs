@@ -214,9 +214,7 @@ pub async fn run(
         queue_max: config.max_queue,
         mark_every: (feed_retention(config).0 / 10).clamp(1_000, 10_000_000),
         crash_after_publishes: config.crash_after_commit,
-        name: stores::name(config, local),
-        started_at: clock.now(),
-        ..stores::config(&config.data_dir, &config.store, vault, &entropy)?
+        ..stores::config(&config.data_dir, &config.store, Some(local), vault, &clock, &entropy)?
     };
     let opening = delivery.spawn(Store::open(store_config));
     let (store, mut writer) = opening.await.map_err(Error::Start)??;

@@ -10,6 +10,7 @@ use super::{
     stores,
 };
 use crate::{
+    clock::Clock,
     config::{Keygen, Rekey},
     domain::EndpointKey,
     entropy::Entropy,
@@ -40,7 +41,8 @@ pub async fn rekey(options: &Rekey) -> Result<String, Error> {
     }
     let vault = keys::vault(&options.keys, None, &entropy)?;
     let current = vault.current();
-    let opened = Store::open(stores::config(data_dir, &options.store, vault, &entropy)?).await;
+    let opened =
+        Store::open(stores::config(data_dir, &options.store, None, vault, &Clock::system(), &entropy)?).await;
     if let Err(OpenError::Locked { path }) = opened {
         return Err(Error::RekeyRunning { path });
     }

@@ -20,6 +20,7 @@ mod directory;
 mod endpoints;
 mod error;
 mod hot;
+mod instances;
 mod journal;
 mod letters;
 mod lists;
@@ -112,7 +113,7 @@ pub struct Config {
     pub instance: InstanceId,
     /// What others call it.
     pub name: String,
-    /// When it started.
+    /// Its start.
     pub started_at: Timestamp,
     /// Seals and opens what is secret.
     pub vault: Vault,

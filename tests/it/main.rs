@@ -19,6 +19,7 @@ mod isolation;
 mod keys;
 mod limits;
 mod master_key;
+mod ops;
 mod reflection;
 mod rest;
 mod retry;

@@ -418,7 +418,8 @@ fn reads(method: &MethodDescriptor) -> bool {
 /// What only administrators may do, whatever it is about.
 fn is_administrative(method: &MethodDescriptor) -> bool {
     let service = method.parent_service();
-    service.name() == "AuditService" || service.name() == "TenantService" && !reads(method)
+    ["AuditService", "OpsService"].contains(&service.name())
+        || service.name() == "TenantService" && !reads(method)
 }
 
 /// How a call is made.

@@ -20,6 +20,7 @@ mod headers;
 mod ids;
 mod lists;
 pub mod operations;
+pub mod ops;
 mod payload;
 mod policies;
 pub mod tenants;

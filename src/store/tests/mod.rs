@@ -3,6 +3,7 @@
 //! One list of claims for both; see [`both`].
 
 mod claims;
+mod instances;
 mod plans;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -58,6 +59,7 @@ both! {
     claims: one_transaction_with_two_endings_of_a_delivery_records_one,
     claims: what_waited_long_and_has_just_ended_is_kept_and_what_is_past_its_end_is_ended,
     claims: changes_of_one_key_in_one_transaction_build_on_each_other,
+    instances: instances_are_those_seen_lately_each_with_what_it_owns,
     plans: every_query_uses_an_index,
 }
 
@@ -158,7 +160,7 @@ async fn open(location: &Location, instance: i64) -> Arc<Store> {
     let config = Config {
         location: location.clone(),
         instance: InstanceId(instance),
-        name: "one".to_owned(),
+        name: format!("number {instance}"),
         started_at: NOW,
         vault: Vault::drawn(Entropy::seeded(1)),
         incarnation: 5,

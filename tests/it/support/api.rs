@@ -7,7 +7,7 @@ use hookwire::grpc::pb::{
     audit_service_client::AuditServiceClient, dead_letter_service_client::DeadLetterServiceClient,
     delivery_service_client::DeliveryServiceClient, endpoint_service_client::EndpointServiceClient,
     event_service_client::EventServiceClient, operation_service_client::OperationServiceClient,
-    payload::Body, tenant_service_client::TenantServiceClient,
+    ops_service_client::OpsServiceClient, payload::Body, tenant_service_client::TenantServiceClient,
 };
 use tonic::{
     Code, Request, Status, Streaming,
@@ -62,6 +62,8 @@ pub struct Api {
     pub keys: ApiKeyServiceClient<Wire>,
     /// Tells who did what.
     pub audit: AuditServiceClient<Wire>,
+    /// Tells of the servers themselves.
+    pub ops: OpsServiceClient<Wire>,
 }
 
 impl Api {
@@ -99,7 +101,8 @@ impl Api {
             operations: OperationServiceClient::new(wire.clone()),
             tenants: TenantServiceClient::new(wire.clone()),
             keys: ApiKeyServiceClient::new(wire.clone()),
-            audit: AuditServiceClient::new(wire),
+            audit: AuditServiceClient::new(wire.clone()),
+            ops: OpsServiceClient::new(wire),
             channel,
         }
     }
