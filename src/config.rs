@@ -5,6 +5,7 @@ mod bench;
 mod clients;
 mod egress;
 mod keys;
+mod status;
 mod store;
 mod tls;
 mod vault;
@@ -18,6 +19,7 @@ pub use self::{
     clients::Clients,
     egress::Egress,
     keys::{AdminKey, Administrator},
+    status::Status,
     store::Store,
     tls::Tls,
     vault::{Keygen, KeysInEnv, MasterKeys, Rekey},
@@ -49,6 +51,8 @@ pub enum Command {
     /// Seal the secrets of a stopped server under another master key. A running one
     /// does so by itself when started with the new key and --old-master-key-file.
     Rekey(Rekey),
+    /// Ask a running server which instances there are, what each owns and how it is.
+    Status(Status),
     /// Measure a server on this machine: what a delivery costs it, beside what the
     /// bare HTTP request costs, and how long things take.
     Bench(Bench),

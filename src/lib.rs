@@ -48,6 +48,7 @@
 //!
 //! - [`telemetry`], [`config`]: logs and metrics; what can be set.
 //! - [`server`]: the composition root: builds all of it and closes it in order.
+//! - [`status`]: asks a server which instances there are, as any client could.
 //! - [`mod@bench`]: measures a server from outside, as its clients and receivers do.
 
 pub mod app;
@@ -69,6 +70,7 @@ pub mod receiver;
 pub mod rest;
 pub mod server;
 pub mod signing;
+pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod vault;

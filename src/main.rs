@@ -10,7 +10,7 @@ use hookwire::{
     config::{self, Cli, Command},
     entropy::Entropy,
     server::{self, Profile, Signals, administrator},
-    telemetry,
+    status, telemetry,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime::Runtime, sync::Notify};
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         }
         Command::Keygen(options) => say(server::keygen(&options)),
         Command::Rekey(options) => run_rekey(&options),
+        Command::Status(options) => run_status(&options),
         Command::Bench(options) => run_bench(options),
         Command::BenchRaw(options) => runtime().and_then(|runtime| bench::raw(&runtime, &options)),
     };
@@ -70,6 +71,10 @@ fn run_server(profile: Profile) -> anyhow::Result<()> {
 fn run_rekey(options: &config::Rekey) -> anyhow::Result<()> {
     telemetry::init_logs("warn")?;
     say(runtime()?.block_on(server::rekey(options)))
+}
+
+fn run_status(options: &config::Status) -> anyhow::Result<()> {
+    say(runtime()?.block_on(status::status(options)))
 }
 
 /// Prints what a command has to say.

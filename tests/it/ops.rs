@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use hookwire::grpc::pb;
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::process::Command;
 use tonic::Code;
 
-use crate::support::{Server, eventually, http, reason_of};
+use crate::support::{Authority, PROGRAM, Server, eventually, http, reason_of};
 
 /// Longer than any step takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -72,4 +73,93 @@ async fn instances_are_for_administrators() {
         .list_instances(pb::ListInstancesRequest {})
         .await
         .expect("an operator's key");
+}
+
+/// What `hookwire status` prints of a server, or says why not.
+async fn status(args: &[&str], token: Option<&str>) -> Result<String, String> {
+    let mut command = Command::new(PROGRAM);
+    command.arg("status").args(args).env("HOOKWIRE_TOKEN", token.unwrap_or_default()).kill_on_drop(true);
+    let output = command.output().await.expect("it runs");
+    let (told, complaint) = (text(output.stdout), text(output.stderr));
+    if output.status.success() {
+        assert_eq!(complaint, "");
+        return Ok(told);
+    }
+    assert_eq!((output.status.code(), &*told, complaint.lines().count()), (Some(1), "", 1), "{complaint}");
+    Err(complaint)
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_people_by_a_table_and_programs_by_json() {
+    let server = Server::build().serve(&["--instance-name", "alpha"]).start().await;
+    let one = alone(&server).await;
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let told = status(&["--server", &url], server.token()).await.expect("a table");
+    let lines: Vec<Vec<_>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "VERSION", "UP", "SEEN", "SHARDS", "ROLE"]);
+    assert_eq!(
+        (lines.len(), lines[1][..2].to_vec()),
+        (2, vec!["alpha", env!("CARGO_PKG_VERSION")]),
+        "{told}"
+    );
+    assert!(told.ends_with(" ago  64      steward, answers\n"), "{told}");
+    let told = status(&["--server", &url, "--json"], server.token()).await.expect("JSON");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(
+        (&told["instances"][0]["id"], &told["instances"][0]["shards"][63]),
+        (&json!(one.id), &json!(63))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_in_one_sentence_why_it_has_nothing_to_tell() {
+    let server = Server::build().serve(&[]).start().await;
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let encrypted = format!("https://127.0.0.1:{}", server.port);
+    let nobody = format!("http://127.0.0.1:{}", unused_port());
+    let (_, reader) = server.api().create_key("default", &["*"]).await;
+    for (args, token, advice) in [
+        (&["--server", &*url][..], None, "HOOKWIRE_TOKEN"),
+        (&["--server", &url], Some("hw_made_up"), "HOOKWIRE_TOKEN"),
+        (&["--server", &url], Some(&*reader), "`ops:read`"),
+        (&["--server", &url], Some("with\nlines"), "hookwire admin-key"),
+        (&["--server", &url, "--ca", "/dev/null"], None, "https://"),
+        (&["--server", &encrypted], None, "http:// or https://"),
+        (&["--server", &encrypted, "--ca", "/dev/null"], None, "/dev/null"),
+        (&["--server", &nobody], None, "check --server"),
+        (&["--server", "127.0.0.1:8000"], None, "http://127.0.0.1:8000"),
+    ] {
+        let complaint = status(args, token).await.expect_err("nothing to tell");
+        assert!(complaint.starts_with("hookwire: ") && complaint.contains(advice), "{args:?}: {complaint}");
+    }
+}
+
+/// One that nobody listens on, unless somebody takes it just now.
+fn unused_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_asks_by_tls_whom_an_authority_vouches_for() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue("127.0.0.1");
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let (cert, key) = (file("cert.pem", &certificate), file("key.pem", &key));
+    let server = Server::build().serve(&["--tls-cert", &cert, "--tls-key", &key]).start().await;
+    let url = format!("https://127.0.0.1:{}", server.port);
+    let ca = authority.file().display().to_string();
+    let told = status(&["--server", &url, "--ca", &ca], server.token()).await.expect("a table");
+    assert!(told.starts_with("NAME "), "{told}");
+    let refused = status(&["--server", &url], server.token()).await.expect_err("nobody vouches for it");
+    assert!(refused.contains("certificate"), "{refused}");
 }
