@@ -13,7 +13,7 @@ use hookwire::{
     },
     entropy::Entropy,
     machine::judge,
-    store::{Config, Finish, Location, Publish, RECENT_MAX, Store},
+    store::{Config, Finish, Location, Next, Publish, RECENT_MAX, Store},
     vault::Vault,
 };
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
@@ -80,7 +80,9 @@ async fn run(store: Arc<Store>, batch: usize, events: usize, without: Option<&st
             .publish(Publish { events: new, atomic: false, in_turn: false, at, salt: 1 })
             .await
             .expect("published");
-        let (made, reached) = store.recent().after(after, RECENT_MAX).expect("near the head");
+        let Some(Next::Changes(made, reached)) = store.recent().after(after, RECENT_MAX) else {
+            panic!("far from the head")
+        };
         for change in made.iter().filter(|change| change.previous.is_none()) {
             store.finish(vec![finish(&change.delivery, at)]).expect("handed over");
         }

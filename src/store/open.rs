@@ -109,7 +109,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
             // It has a runtime of its own, which must not be made on this one.
             let link = tokio::task::spawn_blocking(move || Link::open(server));
             let link = link.await.expect("opening a connection does not panic")?;
-            (Conn::Postgres(link), Readers::Postgres(readers), None)
+            (Conn::Postgres(Box::new(link)), Readers::Postgres(readers), None)
         }
     };
     let (conn, stale) = on_a_thread(conn, config).await?;

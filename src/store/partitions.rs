@@ -32,7 +32,7 @@ const TABLES: [(&str, &str); 3] = [
 /// Makes the partitions of a day and of those to come, if they are missing.
 pub(super) fn make(conn: &Conn, day: i64) -> Result<(), Error> {
     let made = conn.fact("partitioned")?.unwrap_or(0);
-    if made >= day + 1 {
+    if made > day {
         return Ok(());
     }
     for day in day.max(made + 1)..=day + AHEAD {

@@ -403,7 +403,7 @@ impl<'c> Tx<'c> {
             match change.kind {
                 ChangeKind::Created => note.make(it.endpoint, self.position.0 - change.pos.0),
                 ChangeKind::StateChanged | ChangeKind::Updated => {
-                    note.steered.push((it.id.pos().0.cast_signed(), it.endpoint.0))
+                    note.steered.push((it.id.pos().0.cast_signed(), it.endpoint.0));
                 }
             }
         }

@@ -20,7 +20,7 @@ pub enum Conn {
     /// To the file.
     Sqlite(Connection),
     /// To the server.
-    Postgres(Link),
+    Postgres(Box<Link>),
 }
 
 /// What a transaction finds at its start.
