@@ -14,7 +14,7 @@ use crate::{
     config::{Keygen, Rekey},
     domain::EndpointKey,
     entropy::Entropy,
-    store::{self, OpenError, Store},
+    store::{self, Location, OpenError, Store},
     vault::MasterKey,
 };
 
@@ -41,8 +41,14 @@ pub async fn rekey(options: &Rekey) -> Result<String, Error> {
     }
     let vault = keys::vault(&options.keys, None, &entropy)?;
     let current = vault.current();
-    let opened =
-        Store::open(stores::config(data_dir, &options.store, None, vault, &Clock::system(), &entropy)?).await;
+    let config = stores::config(data_dir, &options.store, None, vault, &Clock::system(), &entropy)?;
+    // Before a key is noted that running servers do not have.
+    if let Location::Server(server) = &config.location
+        && server.is_in_use().await.map_err(OpenError::from)?
+    {
+        return Err(Error::RekeyRunning { path: "that database".into() });
+    }
+    let opened = Store::open(config).await;
     if let Err(OpenError::Locked { path }) = opened {
         return Err(Error::RekeyRunning { path });
     }

@@ -121,6 +121,7 @@ impl Server {
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
                 ("jit", "off"),
+                ("client_min_messages", "warning"),
             ])
             .disable_statement_logging()
     }
@@ -138,6 +139,15 @@ impl Server {
     pub fn readers(&self) -> PgPool {
         let options = self.named("reader").options([("default_transaction_read_only", "on")]);
         PgPoolOptions::new().max_connections(READERS).acquire_timeout(CONNECT).connect_lazy_with(options)
+    }
+
+    /// Whether processes share the database at this moment.
+    pub async fn is_in_use(&self) -> Result<bool, PostgresError> {
+        let mut conn = self.connect("question").await?;
+        let sql = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() \
+             AND application_name LIKE 'hookwire member %')";
+        let row = conn.fetch_one(sql).await.map_err(PostgresError::Connect)?;
+        Ok(row.get(0))
     }
 
     /// Checks that what is acknowledged will be kept, and that the server takes writes.

@@ -34,7 +34,7 @@ async fn all_instances_say_alike_what_is_in_flight_and_what_waits_for_it() {
     let homes = fleet.homes();
     assert!((0..3).all(|member| homes.values().any(|home| *home == member)), "{homes:?}");
 
-    let in_flight = (DeliveryStatus::InProgress, HoldReason::Unspecified, 0);
+    let in_flight = (DeliveryStatus::InProgress, HoldReason::Unspecified, 1);
     let waiting = (DeliveryStatus::Pending, HoldReason::MaxInFlight, 0);
     for (member, api) in apis.iter().enumerate() {
         for (first, second) in &pairs {

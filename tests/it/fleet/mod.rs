@@ -58,8 +58,8 @@ impl Fleet {
     /// The same on this database and with these environment variables.
     async fn with(database: Database, env: &[(&'static str, &str)]) -> Self {
         let mut first = Server::build().store(database.url()).restartable();
-        for (name, value) in env {
-            first = first.env(name, *value);
+        for &(name, value) in env {
+            first = first.env(name, value);
         }
         let mut members: Vec<Server> = Vec::new();
         for name in NAMES {

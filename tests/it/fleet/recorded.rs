@@ -24,7 +24,7 @@ async fn through_an_outage(
     let server = Server::build().store(database.url()).start().await;
     let api = server.api();
     // Longer than it takes for the database to go.
-    let receiver = Receiver::answering(|_| Answer::ok().after(Duration::from_secs(2))).await;
+    let receiver = Receiver::answering(|_| Answer::ok().after(Duration::from_secs(3))).await;
     let endpoint = pb::Endpoint {
         max_in_flight: i32::try_from(IN_FLIGHT).expect("small"),
         ..stubborn(receiver.at("/hook"))

@@ -87,7 +87,7 @@ async fn longest_gap(fleet: &mut Fleet, end: impl AsyncFn(&mut Fleet, usize)) ->
 async fn endpoints_of_a_killed_instance_are_taken_over_within_five_seconds() {
     let _alone = alone().await;
     let mut fleet = Fleet::start().await;
-    let longest = longest_gap(&mut fleet, async |fleet: &mut Fleet, victim| {
+    let longest = longest_gap(&mut fleet, async |fleet: &mut Fleet, victim: usize| {
         fleet.members[victim].kill9();
     })
     .await;
@@ -99,7 +99,7 @@ async fn endpoints_of_a_killed_instance_are_taken_over_within_five_seconds() {
 async fn an_instance_that_is_told_to_stop_hands_its_endpoints_over_at_once() {
     let _alone = alone().await;
     let mut fleet = Fleet::start().await;
-    let longest = longest_gap(&mut fleet, async |fleet: &mut Fleet, victim| {
+    let longest = longest_gap(&mut fleet, async |fleet: &mut Fleet, victim: usize| {
         let status = fleet.members[victim].terminate(Duration::from_secs(30)).await;
         assert_eq!(status.code(), Some(0), "{status}");
     })
