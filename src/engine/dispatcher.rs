@@ -44,7 +44,7 @@ use crate::{
 pub(super) const BATCH: usize = 512;
 /// Waiting deliveries held in memory over all lanes, beyond the window of each:
 /// some 16 MB. What comes faster than it goes out need not be read back.
-const ROOM: usize = 32 * 1024;
+pub(super) const ROOM: usize = 32 * 1024;
 /// Questions waiting at most.
 const ASKS_MAX: usize = 1024;
 /// Lanes whose pages are read at once.

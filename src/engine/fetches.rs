@@ -1,13 +1,17 @@
 //! What other processes made for endpoints of this home, or changed of them: read by
 //! number, all that has gathered in one read at a time.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use super::dispatcher::{Dispatcher, PAUSE};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    dispatcher::{Dispatcher, PAUSE, ROOM, Slot},
+    tenures::Tenures,
+};
 use crate::{
     domain::{Delivery, EndpointKey, Pos, Timestamp},
     feed,
-    machine::lane::Lane,
     store::Entry,
 };
 
@@ -16,8 +20,8 @@ const WANTED_MAX: usize = 128 * 1024;
 /// Deliveries read at once at most.
 const FETCH_MAX: usize = 2048;
 
-/// Deliveries as they were read, and the endpoints they were read for.
-pub(super) type Fetched = (Vec<EndpointKey>, Vec<Arc<Delivery>>);
+/// Deliveries as they were read, and what was to be read.
+pub(super) type Fetched = (Vec<(EndpointKey, Pos)>, Vec<Arc<Delivery>>);
 
 impl Dispatcher {
     /// Takes up what another process committed.
@@ -32,23 +36,22 @@ impl Dispatcher {
             }
             return Ok(());
         }
-        for (endpoint, pos) in entry.elsewhere() {
-            if self.tenures.of(endpoint).is_some_and(|tenure| entry.pos > tenure.since) {
-                self.wanted.push_back((endpoint, pos));
+        let ours = |tenures: &Tenures, endpoint| tenures.of(endpoint).is_some_and(|it| entry.pos > it.since);
+        for (endpoint, turn_at, numbers) in entry.made() {
+            if !ours(&self.tenures, endpoint) {
+                continue;
             }
-        }
-        if self.wanted.len() > WANTED_MAX {
-            // Too much to be told one by one: lanes read it in pages, as they need it.
-            let lanes: BTreeSet<EndpointKey> = self.wanted.drain(..).map(|(key, _)| key).collect();
-            for key in lanes {
-                if self.ensure_lane(key, now)
-                    && let Some(slot) = self.lanes.get_mut(&key)
-                {
-                    slot.change(&mut self.beyond, Lane::reread);
-                    self.wake(key);
+            // No room for more; and what waits behind others is read in pages anyway.
+            let full =
+                self.beyond >= ROOM || self.wanted.len() > WANTED_MAX && self.ensure_lane(endpoint, now);
+            match self.lanes.get_mut(&endpoint) {
+                Some(slot) if full || slot.lane.leaves(turn_at) => {
+                    slot.change(&mut self.beyond, |lane| lane.leave_outside(turn_at));
                 }
+                Some(_) | None => self.wanted.extend(numbers.map(|pos| (endpoint, pos))),
             }
         }
+        self.wanted.extend(entry.steered().filter(|(endpoint, _)| ours(&self.tenures, *endpoint)));
         Ok(())
     }
 
@@ -58,15 +61,15 @@ impl Dispatcher {
             return;
         }
         let some = self.wanted.len().min(FETCH_MAX);
-        let (mut endpoints, mut numbers): (Vec<_>, Vec<Pos>) = self.wanted.drain(..some).unzip();
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        endpoints.retain(|key| self.tenures.of(*key).is_some() && self.ensure_lane(*key, now));
-        for key in &endpoints {
-            if let Some(slot) = self.lanes.get_mut(key) {
+        let mut asked: Vec<(EndpointKey, Pos)> = self.wanted.drain(..some).collect();
+        asked.sort_unstable();
+        asked.retain(|(key, _)| self.tenures.of(*key).is_some() && self.ensure_lane(*key, now));
+        for key in endpoints(&asked) {
+            if let Some(slot) = self.lanes.get_mut(&key) {
                 slot.lane.fetch();
             }
         }
+        let mut numbers: Vec<Pos> = asked.iter().map(|(_, pos)| *pos).collect();
         numbers.sort_unstable();
         self.fetching = true;
         let (store, out) = (Arc::clone(&self.store), self.fetched_out.clone());
@@ -80,26 +83,42 @@ impl Dispatcher {
                     }
                 }
             };
-            let _ = out.send((endpoints, found));
+            let _ = out.send((asked, found));
         });
     }
 
-    /// Offers what was read to its lanes.
-    pub(super) fn take_fetched(&mut self, (endpoints, found): Fetched) {
+    /// Offers what was read to its lanes. What was not found is over.
+    pub(super) fn take_fetched(&mut self, (asked, found): Fetched) {
         let now = self.clock.now();
         self.fetching = false;
+        let open: FxHashSet<Pos> = found.iter().map(|delivery| delivery.id.pos()).collect();
+        let is_news = |lanes: &FxHashMap<EndpointKey, Slot>, key, pos| {
+            lanes.get(&key).is_some_and(|slot| slot.lane.is_news(pos))
+        };
         for delivery in found {
-            let news =
-                self.lanes.get(&delivery.endpoint).is_some_and(|slot| slot.lane.is_news(delivery.id.pos()));
-            if news {
+            if is_news(&self.lanes, delivery.endpoint, delivery.id.pos()) {
                 self.offer(&delivery, now);
             }
         }
-        for key in endpoints {
+        for (key, pos) in asked.iter().filter(|(_, pos)| !open.contains(pos)) {
+            if is_news(&self.lanes, *key, *pos)
+                && let Some(slot) = self.lanes.get_mut(key)
+            {
+                slot.change(&mut self.beyond, |lane| lane.forget(*pos));
+            }
+        }
+        for key in endpoints(&asked) {
             if let Some(slot) = self.lanes.get_mut(&key) {
                 slot.lane.fetched();
                 self.wake(key);
             }
         }
     }
+}
+
+/// The endpoints of what is sorted by them.
+fn endpoints(asked: &[(EndpointKey, Pos)]) -> Vec<EndpointKey> {
+    let mut keys: Vec<_> = asked.iter().map(|(key, _)| *key).collect();
+    keys.dedup();
+    keys
 }

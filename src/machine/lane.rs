@@ -296,20 +296,41 @@ impl Lane {
         self.settle_reads();
     }
 
+    /// A delivery is over, by what somebody else did.
+    pub fn forget(&mut self, pos: Pos) {
+        match self.places.get(&pos) {
+            // What it does is being recorded.
+            Some(Place::InFlight | Place::Landed) | None => {}
+            Some(Place::Expiring) => {
+                self.places.remove(&pos);
+                self.ending -= 1;
+            }
+            Some(Place::Waiting(_) | Place::FirstTry(_) | Place::Retry(_)) => drop(self.take(pos)),
+        }
+    }
+
     /// Whether nothing was told of a delivery since it was asked for.
     pub fn is_news(&self, pos: Pos) -> bool {
         !self.store.touched.contains(&pos)
     }
 
-    /// More was made for it elsewhere than could be told: what waits is to be read from
-    /// the store again.
-    pub fn reread(&mut self) {
-        let start = (Timestamp(i64::MIN), Pos(0));
+    /// Deliveries were made for it elsewhere that are left to the store: their turns are
+    /// not before this.
+    pub fn leave_outside(&mut self, turn_at: Timestamp) {
+        let turn = (turn_at, Pos(0));
+        let nearest = |known: Option<Turn>| Some(known.map_or(turn, |known| known.min(turn)));
         if self.store.paging {
-            self.store.skipped = Some(start);
+            self.store.skipped = nearest(self.store.skipped);
+        } else {
+            self.store.horizon = nearest(self.store.horizon);
         }
-        self.store.horizon = Some(start);
-        self.shed(0);
+        self.shed(self.held());
+    }
+
+    /// Whether what has such a turn waits in the store behind other deliveries: pages
+    /// come to it.
+    pub fn leaves(&self, turn_at: Timestamp) -> bool {
+        !self.reaches((turn_at, Pos(0)))
     }
 
     fn touch(&mut self, pos: Pos) {

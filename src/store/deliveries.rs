@@ -22,19 +22,31 @@ use crate::{
     machine::judge::attempt_id,
 };
 
-/// Changes deliveries, each only if it is as it was. On PostgreSQL a row that comes to its
-/// end moves to another partition by that.
-pub(super) const UPDATE: Sql = Sql {
-    sqlite: "UPDATE deliveries SET state = ?, attempts = ?, due_at = ?, turn_at = ?, \
-     updated_at = ?, revision = ?6, last_change = ?, last_at = ?, last_us = ?, status = ?, cause = ?, \
-     retryable = ?, message = ? WHERE pos = ? AND revision = ?6 - 1",
-    postgres: "UPDATE deliveries d SET state = u.state, attempts = u.attempts, due_at = u.due_at, \
-     turn_at = u.turn_at, updated_at = u.updated_at, revision = u.revision, last_change = u.last_change, \
-     last_at = u.last_at, last_us = u.last_us, status = u.status, cause = u.cause, retryable = u.retryable, \
-     message = u.message FROM {rows} AS u (state, attempts, due_at, turn_at, updated_at, revision, last_change, \
-     last_at, last_us, status, cause, retryable, message, pos, n) \
-     WHERE d.pos = u.pos AND d.revision = u.revision - 1 RETURNING u.n",
-};
+/// Changes deliveries, each only if it is as it was; `$end` narrows that down.
+macro_rules! update {
+    ($end:literal) => {
+        Sql {
+            sqlite: "UPDATE deliveries SET state = ?, attempts = ?, due_at = ?, turn_at = ?, updated_at = ?, \
+                 revision = ?6, last_change = ?, last_at = ?, last_us = ?, status = ?, cause = ?, retryable = ?, \
+                 message = ? WHERE pos = ? AND revision = ?6 - 1",
+            postgres: concat!(
+                "UPDATE deliveries d SET state = u.state, attempts = u.attempts, due_at = u.due_at, \
+                 turn_at = u.turn_at, updated_at = u.updated_at, revision = u.revision, \
+                 last_change = u.last_change, last_at = u.last_at, last_us = u.last_us, status = u.status, \
+                 cause = u.cause, retryable = u.retryable, message = u.message FROM {rows} AS u (state, attempts, \
+                 due_at, turn_at, updated_at, revision, last_change, last_at, last_us, status, cause, retryable, \
+                 message, pos, n) WHERE d.pos = u.pos AND d.revision = u.revision - 1",
+                $end,
+                " RETURNING u.n"
+            ),
+        }
+    };
+}
+/// Of deliveries in open states. On the server a row that comes to its end moves from one
+/// table to another by that.
+pub(super) const UPDATE: Sql = update!(" AND d.state < 2");
+/// Of deliveries that are over: a result that comes late.
+pub(super) const UPDATE_OVER: Sql = update!(" AND d.state >= 2");
 
 /// How a delivery goes on after an attempt, or that its time is over.
 #[derive(Clone, Debug)]
@@ -128,15 +140,22 @@ impl Tx<'_> {
     /// Writes changes, each only if its delivery is as it was; returns those that
     /// were not.
     pub(super) fn apply(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<Vec<Step>, Error> {
-        let number = |mut step: Step| {
+        let (open, over): (Vec<Step>, Vec<Step>) =
+            steps.into_iter().partition(|step| step.previous.is_open());
+        let mut late = self.write(UPDATE, open)?;
+        late.extend(self.write(UPDATE_OVER, over)?);
+        Ok(late)
+    }
+
+    /// Numbers and writes changes; returns those whose deliveries were not as expected.
+    fn write(&mut self, update: Sql, mut steps: Vec<Step>) -> Result<Vec<Step>, Error> {
+        for step in &mut steps {
             let pos = self.next_pos();
             step.after.last_change = pos;
             if let Some(attempt) = &mut step.attempt {
                 attempt.id = attempt_id(&step.after, attempt.started_at, pos);
             }
-            step
-        };
-        let steps: Vec<Step> = steps.into_iter().map(number).collect();
+        }
         let rows = steps.iter().map(|step| {
             let it = &step.after;
             let (at, duration, status, cause, retryable, message) = last_columns(it.last.as_ref());
@@ -157,7 +176,7 @@ impl Tx<'_> {
                 it.id.pos(),
             ]
         });
-        let changed = self.conn.update_each(UPDATE, rows)?;
+        let changed = self.conn.update_each(update, rows)?;
         let (mut written, mut late) = (Vec::with_capacity(steps.len()), Vec::new());
         for (step, changed) in steps.into_iter().zip(changed) {
             if changed { written.push(step) } else { late.push(step) }

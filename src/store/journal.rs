@@ -44,10 +44,10 @@ pub struct Note {
     /// What tenants use afterwards: key, day, events, open, queued bytes.
     #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
     pub usage: Vec<(i64, i64, u64, i64, i64)>,
-    /// Endpoints of other homes that deliveries were made for, and how far before the
-    /// entry's own number theirs are.
+    /// Endpoints of other homes that deliveries were made for, their nearest turn, and how
+    /// far before the entry's own number theirs are.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
-    pub made: Vec<(i64, Vec<u64>)>,
+    pub made: Vec<(i64, i64, Vec<u64>)>,
     /// Deliveries of other homes that were changed, with their endpoints.
     #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
     pub steered: Vec<(i64, i64)>,
@@ -70,24 +70,31 @@ impl Note {
 
     /// Notes that a delivery was made for an endpoint of another home, so far before the
     /// entry's own number.
-    pub fn make(&mut self, endpoint: EndpointKey, before: u64) {
+    pub fn make(&mut self, endpoint: EndpointKey, turn_at: Timestamp, before: u64) {
         // Most often several events go to the same few endpoints.
-        match self.made.iter_mut().rev().take(8).find(|(key, _)| *key == endpoint.0) {
-            Some((_, numbers)) => numbers.push(before),
-            None => self.made.push((endpoint.0, vec![before])),
+        match self.made.iter_mut().rev().take(8).find(|(key, ..)| *key == endpoint.0) {
+            Some((_, nearest, numbers)) => {
+                *nearest = turn_at.0.min(*nearest);
+                numbers.push(before);
+            }
+            None => self.made.push((endpoint.0, turn_at.0, vec![before])),
         }
     }
 }
 
 impl Entry {
-    /// Deliveries that were made for, or changed of, endpoints of other homes, with these.
-    pub fn elsewhere(&self) -> impl Iterator<Item = (EndpointKey, Pos)> {
-        let made = self.note.made.iter().flat_map(|(key, numbers)| {
-            numbers.iter().map(|before| (EndpointKey(*key), Pos(self.pos.0.saturating_sub(*before))))
-        });
-        let steered =
-            self.note.steered.iter().map(|(pos, key)| (EndpointKey(*key), Pos(pos.cast_unsigned())));
-        made.chain(steered)
+    /// Endpoints of other homes that deliveries were made for, the nearest turn of these
+    /// and their numbers.
+    pub fn made(&self) -> impl Iterator<Item = (EndpointKey, Timestamp, impl Iterator<Item = Pos>)> {
+        self.note.made.iter().map(|(key, turn_at, numbers)| {
+            let numbers = numbers.iter().map(|before| Pos(self.pos.0.saturating_sub(*before)));
+            (EndpointKey(*key), Timestamp(*turn_at), numbers)
+        })
+    }
+
+    /// Deliveries of other homes that were changed.
+    pub fn steered(&self) -> impl Iterator<Item = (EndpointKey, Pos)> {
+        self.note.steered.iter().map(|(pos, key)| (EndpointKey(*key), Pos(pos.cast_unsigned())))
     }
 
     /// Reads the columns `pos, base, latest, origin, note`.

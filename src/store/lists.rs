@@ -76,17 +76,22 @@ pub struct EventFilter {
     pub idempotency_key: Option<String>,
 }
 
-/// Selects events as [`event`] reads them; the payload comes last in the row, so
+/// The columns of events as [`event`] reads them; the payload comes last in the row, so
 /// a read without it does not touch its pages.
+macro_rules! event_columns {
+    ($payload:literal) => {
+        concat!(
+            "e.pos, e.tenant, e.salt, e.created_at, e.priority, e.deliver_at, e.expires_at, e.type, \
+             e.idempotency_key, e.metadata, e.content_type, CAST(length(e.payload) AS BIGINT), ",
+            $payload
+        )
+    };
+}
+pub(super) use event_columns;
 /// Selects events as [`event`] reads them; goes on with a condition.
 macro_rules! event_sql {
     ($payload:literal) => {
-        concat!(
-            "SELECT e.pos, e.tenant, e.salt, e.created_at, e.priority, e.deliver_at, e.expires_at, e.type, \
-             e.idempotency_key, e.metadata, e.content_type, CAST(length(e.payload) AS BIGINT), ",
-            $payload,
-            " FROM events e WHERE "
-        )
+        concat!("SELECT ", event_columns!($payload), " FROM events e WHERE ")
     };
 }
 pub(super) use event_sql;
@@ -255,22 +260,28 @@ pub(super) fn created(query: &mut Query, column: &str, range: TimeRange) {
 }
 
 pub(super) fn event(row: &dyn Columns) -> Result<SizedEvent, Error> {
-    let created_at = row.time(3)?;
-    let metadata: Option<BTreeMap<String, String>> = row.text(9)?.map(serde_json::from_str).transpose()?;
+    event_at(row, 0)
+}
+
+/// An event whose columns begin at one.
+pub(super) fn event_at(row: &dyn Columns, from: usize) -> Result<SizedEvent, Error> {
+    let created_at = row.time(from + 3)?;
+    let metadata: Option<BTreeMap<String, String>> =
+        row.text(from + 9)?.map(serde_json::from_str).transpose()?;
     let event = Event {
-        id: EventId(Uid::new(created_at, row.small(2)?, row.pos(0)?)),
-        tenant: TenantKey(row.number(1)?),
-        event_type: row.word(7)?.into(),
+        id: EventId(Uid::new(created_at, row.small(from + 2)?, row.pos(from)?)),
+        tenant: TenantKey(row.number(from + 1)?),
+        event_type: row.word(from + 7)?.into(),
         payload: Payload {
-            content_type: row.word(10)?.into(),
-            data: Bytes::copy_from_slice(row.bytes(12)?.unwrap_or_default()),
+            content_type: row.word(from + 10)?.into(),
+            data: Bytes::copy_from_slice(row.bytes(from + 12)?.unwrap_or_default()),
         },
-        idempotency_key: row.text(8)?.unwrap_or_default().to_owned(),
-        priority: row.number(4)? as i8,
-        deliver_at: row.time_if(5)?,
-        expires_at: row.time_if(6)?,
+        idempotency_key: row.text(from + 8)?.unwrap_or_default().to_owned(),
+        priority: row.number(from + 4)? as i8,
+        deliver_at: row.time_if(from + 5)?,
+        expires_at: row.time_if(from + 6)?,
         metadata: metadata.unwrap_or_default(),
         created_at,
     };
-    Ok((event, row.count(11)?))
+    Ok((event, row.count(from + 11)?))
 }

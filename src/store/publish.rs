@@ -18,6 +18,8 @@ use crate::domain::{
 /// How long an idempotency key is remembered: 24 h.
 pub const IDEMPOTENCY_WINDOW: i64 = 24 * 3600 * 1_000_000;
 
+/// Where deliveries in open states are.
+const OPEN: Sql = Sql { sqlite: "deliveries", postgres: "deliveries_open" };
 const RENEW_KEY: &str = "ON CONFLICT (tenant, key) DO UPDATE SET \
      hash = excluded.hash, event = excluded.event, expires_at = excluded.expires_at";
 macro_rules! known_keys {
@@ -387,7 +389,7 @@ pub(super) fn insert_deliveries(tx: &Tx<'_>, deliveries: &[Arc<Delivery>]) -> Re
             none.1,
         ]
     });
-    tx.conn.insert("deliveries", "", rows)
+    tx.conn.insert(OPEN, "", rows)
 }
 
 fn compare(own: [u8; 16], known: &Known) -> Result<Published, Refused> {

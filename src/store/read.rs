@@ -10,12 +10,19 @@ use crate::domain::{
 
 macro_rules! delivery_columns {
     () => {
-        "d.pos, d.tenant, d.event, e.created_at, e.salt, e.type, d.endpoint, p.id, d.salt, d.created_at, d.trigger, \
-         d.priority, d.max_attempts, d.expires_at, d.replay_of, d.letter, d.state, d.attempts, d.due_at, d.turn_at, \
-         d.updated_at, d.revision, d.last_change, d.last_at, d.last_us, d.status, d.cause, d.retryable, d.message, \
-         CAST(length(e.payload) AS BIGINT)"
+        delivery_columns!("p.id")
+    };
+    ($endpoint_id:literal) => {
+        concat!(
+            "d.pos, d.tenant, d.event, e.created_at, e.salt, e.type, d.endpoint, ",
+            $endpoint_id,
+            ", d.salt, d.created_at, d.trigger, d.priority, d.max_attempts, d.expires_at, d.replay_of, d.letter, \
+             d.state, d.attempts, d.due_at, d.turn_at, d.updated_at, d.revision, d.last_change, d.last_at, d.last_us, \
+             d.status, d.cause, d.retryable, d.message, CAST(length(e.payload) AS BIGINT)"
+        )
     };
 }
+pub(super) use delivery_columns;
 macro_rules! delivery_joins {
     () => {
         "JOIN events e ON e.pos = d.event JOIN endpoints p ON p.key = d.endpoint"

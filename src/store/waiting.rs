@@ -7,9 +7,9 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Error, Store,
-    db::{Columns as _, Dialect, Query, params},
-    lists::{event, event_sql},
-    read::{self, DELIVERY},
+    db::{Columns as _, Dialect, Query, Row, Sql, Value, params},
+    lists::{event, event_at, event_columns, event_sql},
+    read::{self, DELIVERY, delivery_columns},
 };
 use crate::{
     domain::{Delivery, EndpointKey, Pos},
@@ -21,6 +21,32 @@ pub(super) const WAITING: &str = concatcp!(
     DELIVERY,
     " WHERE d.state < 2 AND d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) ORDER BY d.turn_at, d.pos LIMIT $4"
 );
+/// Selects deliveries with their events, unless these are large: reading such a payload
+/// alone costs little beside sending it. Endpoints are left out: their lanes know them.
+macro_rules! with_events {
+    ($from:literal) => {
+        concat!(
+            "SELECT ",
+            delivery_columns!("''"),
+            ", ",
+            event_columns!("CASE WHEN length(e.payload) <= 16384 THEN e.payload END"),
+            " FROM ",
+            $from,
+            " JOIN events e ON e.pos = d.event WHERE d.state < 2 "
+        )
+    };
+}
+/// A page of [`WAITING`] with its events, for the server: two round trips cost more than
+/// what is read twice.
+pub(super) const PAGE: &str = concat!(
+    with_events!("deliveries d"),
+    "AND d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) ORDER BY d.turn_at, d.pos LIMIT $4"
+);
+/// Deliveries by their numbers, with their events.
+const FETCH: Sql = Sql {
+    sqlite: with_events!("json_each($1) j JOIN deliveries d ON d.pos = j.value"),
+    postgres: with_events!("UNNEST($1::int8[]) AS j (value) JOIN deliveries d ON d.pos = j.value"),
+};
 /// Endpoints for which something waits: one index seek each.
 pub(super) const ENDPOINTS_WAITING: &str = "WITH RECURSIVE w (key) AS (SELECT min(endpoint) FROM deliveries WHERE state < 2 UNION ALL \
      SELECT (SELECT min(endpoint) FROM deliveries WHERE state < 2 AND endpoint > w.key) FROM w \
@@ -45,16 +71,42 @@ impl Store {
         from: Turn,
         limit: usize,
     ) -> Result<Vec<Arc<Delivery>>, Error> {
-        let rows = self.readers.rows(WAITING, &params![endpoint, from.0, from.1, limit as i64]).await?;
+        let values = params![endpoint, from.0, from.1, limit as i64];
+        if self.is_shared() {
+            return self.with_events(&self.readers.rows(PAGE, &values).await?);
+        }
+        let rows = self.readers.rows(WAITING, &values).await?;
         let page: Result<Vec<_>, _> = rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect();
-        self.with_events(page?).await
+        self.bring_events(page?).await
     }
 
-    /// Deliveries by their numbers, as they are now. The events of those in open states
-    /// are at hand afterwards.
+    /// Deliveries in open states by their numbers. Their events are at hand afterwards.
     pub async fn fetch(&self, numbers: &[Pos]) -> Result<Vec<Arc<Delivery>>, Error> {
-        let found = self.numbered(numbers).await?;
-        self.with_events(found).await
+        let numbers = numbers.iter().map(|pos| pos.0.cast_signed()).collect();
+        self.with_events(&self.readers.rows(FETCH, &[Value::List(numbers)]).await?)
+    }
+
+    /// Deliveries of rows that bring their events, which are at hand afterwards.
+    fn with_events(&self, rows: &[Row]) -> Result<Vec<Arc<Delivery>>, Error> {
+        let (mut found, mut uses) = (Vec::with_capacity(rows.len()), FxHashMap::default());
+        for row in rows {
+            let delivery = read::delivery(row)?;
+            if row.bytes(read::WIDTH + 12)?.is_some() {
+                uses.entry(delivery.event.pos()).or_insert((row, 0)).1 += 1;
+            }
+            // What has no endpoint any more has no lane to go to either.
+            let endpoint = self.routes.get(delivery.endpoint);
+            found.extend(
+                endpoint.map(|it| Arc::new(Delivery { endpoint_id: Arc::clone(&it.id), ..delivery })),
+            );
+        }
+        let missing = self.hot.missing(uses.keys().copied());
+        let events = missing.into_iter().map(|pos| {
+            let (row, uses) = uses[&pos];
+            Ok((Arc::new(event_at(row, read::WIDTH)?.0), uses))
+        });
+        self.hot.insert(events.collect::<Result<_, Error>>()?);
+        Ok(found)
     }
 
     /// Deliveries by their numbers, as they are now.
@@ -65,7 +117,8 @@ impl Store {
         rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect()
     }
 
-    async fn with_events(&self, page: Vec<Arc<Delivery>>) -> Result<Vec<Arc<Delivery>>, Error> {
+    /// Reads the events of a page that are not at hand.
+    async fn bring_events(&self, page: Vec<Arc<Delivery>>) -> Result<Vec<Arc<Delivery>>, Error> {
         let open = page.iter().filter(|delivery| delivery.is_open());
         let mut uses: FxHashMap<Pos, u32> = FxHashMap::default();
         open.for_each(|delivery| *uses.entry(delivery.event.pos()).or_default() += 1);

@@ -69,6 +69,8 @@ impl Intake {
         let payload = payload::payload(&mut checks, payload, self.payload_max);
         let good = idempotency_key.len() <= KEY_BYTES_MAX;
         checks.check(good, "idempotency_key", Rule::TooLong, "must have at most 255 bytes");
+        let good = !idempotency_key.contains('\0');
+        checks.check(good, "idempotency_key", Rule::BadFormat, "must not contain NUL");
         let good = (-100..=100).contains(&priority);
         checks.check(good, "priority", Rule::OutOfRange, "must be -100 to 100");
         let deliver_at = schedule.map(|schedule| self.deliver_at(&mut checks, schedule));

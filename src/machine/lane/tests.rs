@@ -242,3 +242,58 @@ fn a_lane_takes_what_room_there_is_while_it_flows_and_gives_it_back() {
     lane.offer(Arc::new(delivery(301)), 400, NOW);
     assert_eq!(lane.held(), WINDOW);
 }
+
+#[test]
+fn what_others_made_waits_in_the_store_behind_what_waits_there_already() {
+    let mut lane = paging();
+    assert!(lane.leaves(after(1)) && !lane.leaves(NOW.minus(Micros::from_secs(1))));
+    // The page under way was read before: it cannot know of it.
+    lane.leave_outside(after(1));
+    lane.paged(page((1..=300).map(delivery)), true, NOW);
+    assert_eq!(sent(&mut lane, NOW).len(), 300 - 192 - WINDOW / 4);
+    assert_eq!((lane.store.paging, lane.store.horizon), (true, Some((after(1), Pos(0)))), "it is asked for");
+    assert_eq!(sent(&mut lane, NOW).len(), WINDOW / 4, "what comes before goes on");
+}
+
+#[test]
+fn deliveries_read_by_number_do_not_bring_back_what_has_ended_meanwhile() {
+    let mut lane = lane(endpoint());
+    lane.fetch();
+    offer(&mut lane, [delivery(1), delivery(2)]);
+    assert_eq!(sent(&mut lane, NOW), [1, 2]);
+    lane.land(Pos(1), Signal::Success, None, NOW);
+    lane.recorded(Pos(1));
+    assert!(!lane.is_news(Pos(1)) && !lane.is_news(Pos(2)) && lane.is_news(Pos(3)));
+    assert!(!lane.is_idle(NOW), "what is read is still to come");
+    lane.fetched();
+    assert!(lane.is_news(Pos(1)), "later reads know of it");
+}
+
+#[test]
+fn what_somebody_else_ended_is_sent_no_more() {
+    let mut lane = lane(Endpoint { max_in_flight: 1, ..endpoint() });
+    offer(&mut lane, [delivery(1), delivery(2)]);
+    assert_eq!(sent(&mut lane, NOW), [1]);
+    lane.forget(Pos(1));
+    lane.forget(Pos(2));
+    assert_eq!((lane.in_flight(), lane.held()), (1, 0), "what is in flight lands first");
+}
+
+#[test]
+fn a_new_home_starts_without_tokens_and_probes_after_a_whole_cooldown() {
+    let limit = RateLimit { per_second: 10.0, burst: 10, disabled: false };
+    let breaker = BreakerPolicy { cooldown: Micros::from_secs(60), ..BreakerPolicy::default() };
+    let old =
+        Endpoint { rate_limit: limit, breaker, created_at: NOW.minus(Micros::from_secs(9)), ..endpoint() };
+    let mut lane = Lane::inherited(Arc::new(old.clone()), false, NOW, NOW);
+    offer(&mut lane, (1..=30).map(delivery));
+    assert_eq!(sent(&mut lane, NOW), [0; 0]);
+    assert_eq!(sent(&mut lane, after(1)).len(), 10);
+    let mut lane = Lane::inherited(Arc::new(old), false, NOW, NOW);
+    let opened_at = Some(NOW.minus(Micros::from_secs(59)));
+    lane.inherit(&Kept { failures: 5, opened_at, quiet_until: None }, NOW);
+    assert_eq!(lane.kept(NOW), Some(Kept { failures: 5, opened_at, quiet_until: None }));
+    offer(&mut lane, (1..=3).map(delivery));
+    assert_eq!(sent(&mut lane, after(59)), [0; 0], "its last home may just have sent one");
+    assert_eq!(sent(&mut lane, after(60)), [1]);
+}

@@ -153,10 +153,11 @@ impl Conn {
     /// statement, as in `ON CONFLICT DO NOTHING`.
     pub fn insert<'v, const N: usize>(
         &self,
-        table: &str,
+        table: impl Into<Sql>,
         suffix: &str,
         rows: impl Iterator<Item = [Value<'v>; N]>,
     ) -> Result<(), Error> {
+        let table = table.into().of(self.dialect());
         match self {
             Self::Sqlite(conn) => {
                 let marks = vec!["?"; N].join(",");
@@ -168,7 +169,9 @@ impl Conn {
                 Ok(())
             }
             Self::Postgres(link) => {
-                link.each(rows, |arrays| format!("INSERT INTO {table} SELECT * FROM {arrays} {suffix}"))?;
+                link.each(rows, false, |rows| {
+                    format!("INSERT INTO {table} SELECT * FROM {rows} AS u {suffix}")
+                })?;
                 Ok(())
             }
         }
@@ -189,9 +192,7 @@ impl Conn {
                 rows.map(|row| Ok(update.execute(params_from_iter(&row))? == 1)).collect()
             }
             Self::Postgres(link) => {
-                let (count, changed) = link.each(rows, |arrays| {
-                    sql.postgres.replace("{rows}", &format!("{arrays} WITH ORDINALITY"))
-                })?;
+                let (count, changed) = link.each(rows, true, |rows| sql.postgres.replace("{rows}", rows))?;
                 let mut done = vec![false; count];
                 for row in &changed {
                     done[row.number(0)? as usize - 1] = true;
@@ -218,7 +219,7 @@ impl Conn {
                 Ok(found)
             }
             Self::Postgres(link) => {
-                let (_, found) = link.each(rows, |arrays| sql.postgres.replace("{rows}", arrays))?;
+                let (_, found) = link.each(rows, false, |rows| sql.postgres.replace("{rows}", rows))?;
                 found.iter().map(|row| read(row)).collect()
             }
         }

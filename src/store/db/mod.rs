@@ -10,6 +10,7 @@
 //! PostgreSQL it is one statement over arrays, one round trip. [`Readers`] read, many at
 //! once.
 
+mod columns;
 mod conn;
 mod postgres;
 mod query;

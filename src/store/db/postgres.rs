@@ -10,7 +10,6 @@
 //! by what the next transaction finds.
 
 use std::{
-    borrow::Cow,
     cell::{Cell, RefCell},
     str::FromStr as _,
     time::Duration,
@@ -23,7 +22,12 @@ use sqlx::{
 };
 use tokio::{runtime::Runtime, time::timeout};
 
-use super::{conn::Begun, row::Columns as _, value::Value};
+use super::{
+    columns::{self, Column, storable},
+    conn::Begun,
+    row::Columns as _,
+    value::Value,
+};
 use crate::{
     domain::Pos,
     store::{Error, journal::Entry},
@@ -266,11 +270,13 @@ impl Link {
         self.run(async |conn| conn.fetch_all(sqlx::query_with(sql, arguments)).await)
     }
 
-    /// Runs one statement over rows of values, which `text` is told the name of; their
-    /// count and what it returned. Nothing is sent if there are none.
+    /// Runs one statement over rows of values, as the table that `text` is told of; their
+    /// count and what it returned. `numbered` adds their number, from 1, as last column.
+    /// Nothing is sent if there are none.
     pub fn each<'v, const N: usize>(
         &self,
         rows: impl Iterator<Item = [Value<'v>; N]>,
+        numbered: bool,
         text: impl FnOnce(&str) -> String,
     ) -> Result<(usize, Vec<PgRow>), Error> {
         let mut columns: Vec<Column<'v>> = Vec::with_capacity(N);
@@ -287,13 +293,8 @@ impl Link {
         if count == 0 {
             return Ok((0, Vec::new()));
         }
-        let arrays: Vec<String> =
-            columns.iter().enumerate().map(|(at, it)| format!("${}::{}[]", at + 1, it.name())).collect();
-        let sql = AssertSqlSafe(text(&format!("UNNEST({})", arrays.join(","))));
-        let mut arguments = PgArguments::default();
-        for column in columns {
-            column.add(&mut arguments)?;
-        }
+        let (table, arguments) = columns::table(columns, numbered)?;
+        let sql = AssertSqlSafe(text(&table));
         let returned = self.run(async |conn| conn.fetch_all(sqlx::query_with(sql, arguments)).await)?;
         Ok((count, returned))
     }
@@ -369,65 +370,4 @@ pub(super) fn arguments(values: &[Value<'_>]) -> Result<PgArguments, Error> {
         added.map_err(|error| Error::Corrupt(error.to_string()))?;
     }
     Ok(arguments)
-}
-
-/// A text as the server can store it: it knows no NUL. Inputs have none; this is so that
-/// no text that slipped through refuses the transaction of everybody else.
-fn storable(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
-}
-
-/// The values of a column over several rows.
-enum Column<'v> {
-    Integers(Vec<Option<i64>>),
-    Reals(Vec<f64>),
-    Texts(Vec<Option<Cow<'v, str>>>),
-    Bytes(Vec<Option<Cow<'v, [u8]>>>),
-}
-
-impl<'v> Column<'v> {
-    fn of(value: &Value<'_>) -> Self {
-        match value {
-            Value::Integer(_) | Value::List(_) => Self::Integers(Vec::new()),
-            Value::Real(_) => Self::Reals(Vec::new()),
-            Value::Text(_) => Self::Texts(Vec::new()),
-            Value::Bytes(_) => Self::Bytes(Vec::new()),
-        }
-    }
-
-    fn push(&mut self, value: Value<'v>) {
-        match (self, value) {
-            (Self::Integers(column), Value::Integer(value)) => column.push(value),
-            (Self::Reals(column), Value::Real(value)) => column.push(value),
-            (Self::Texts(column), Value::Text(value)) => column.push(value),
-            (Self::Bytes(column), Value::Bytes(value)) => column.push(value),
-            (Self::Integers(_) | Self::Reals(_) | Self::Texts(_) | Self::Bytes(_), _) => {
-                debug_assert!(false, "the values of a column are of one kind");
-            }
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Integers(_) => "int8",
-            Self::Reals(_) => "float8",
-            Self::Texts(_) => "text",
-            Self::Bytes(_) => "bytea",
-        }
-    }
-
-    fn add(&self, arguments: &mut PgArguments) -> Result<(), Error> {
-        let added = match self {
-            Self::Integers(column) => arguments.add(column),
-            Self::Reals(column) => arguments.add(column),
-            Self::Texts(column) => {
-                let texts: Vec<_> = column.iter().map(|text| text.as_deref().map(storable)).collect();
-                arguments.add(texts.iter().map(|text| text.as_deref()).collect::<Vec<_>>())
-            }
-            Self::Bytes(column) => {
-                arguments.add(column.iter().map(|bytes| bytes.as_deref()).collect::<Vec<_>>())
-            }
-        };
-        added.map_err(|error| Error::Corrupt(error.to_string()))
-    }
 }

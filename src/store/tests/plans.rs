@@ -17,6 +17,7 @@ pub(super) async fn every_query_uses_an_index(house: House) {
     let range = TimeRange { start: Some(NOW), end: Some(NOW) };
     let mut queries = vec![
         (waiting::WAITING.to_owned(), true),
+        (waiting::PAGE.to_owned(), true),
         (waiting::select_payloads(dialect, vec![1]).sql().to_owned(), false),
         (waiting::ENDPOINTS_WAITING.to_owned(), false),
         (lists::FEED_MADE.to_owned(), true),
@@ -58,7 +59,7 @@ pub(super) async fn every_query_uses_an_index(house: House) {
             Readers::Postgres(_) => on_the_server(&house, &sql, ordered).await,
         }
     }
-    let (updates, keys) = (deliveries::UPDATE, publish::KNOWN_KEYS);
+    let (updates, late, keys) = (deliveries::UPDATE, deliveries::UPDATE_OVER, publish::KNOWN_KEYS);
     match &house.store.readers {
         Readers::Sqlite(_) => {
             on_the_file(&house, updates.sqlite, true).await;
@@ -73,6 +74,7 @@ pub(super) async fn every_query_uses_an_index(house: House) {
             kinds[12] = "text";
             let rows = format!("{} WITH ORDINALITY", arrays(&kinds));
             on_the_server(&house, &updates.postgres.replace("{rows}", &rows), true).await;
+            on_the_server(&house, &late.postgres.replace("{rows}", &rows), true).await;
             let rows = arrays(&["int8", "text"]);
             on_the_server(&house, &keys.postgres.replace("{rows}", &rows), false).await;
         }
