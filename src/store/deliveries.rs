@@ -9,7 +9,7 @@ use super::{
     db::{Sql, Value, params},
     letters,
     lists::OF_EVENT,
-    publish,
+    partitions, publish,
     read::{self, DELIVERY},
     tx::Tx,
     waiting::WAITING,
@@ -182,6 +182,9 @@ impl Tx<'_> {
             if changed { written.push(step) } else { late.push(step) }
         }
         self.insert_changes(&written)?;
+        if self.conn.is_shared() {
+            partitions::note_late(self.conn, &written)?;
+        }
         for step in written {
             letters::follow(self, &step.after)?;
             self.note(Change {

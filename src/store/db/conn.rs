@@ -225,6 +225,23 @@ impl Conn {
         }
     }
 
+    /// Runs statements made for the server that need locks on tables, unless somebody else
+    /// has these for long; false: then nothing of them took place.
+    pub fn attempt(&self, sql: String) -> Result<bool, Error> {
+        self.script("SAVEPOINT attempt; SET LOCAL lock_timeout = '100ms'".to_owned())?;
+        match self.script(sql) {
+            Ok(()) => {
+                self.script("RELEASE attempt; SET LOCAL lock_timeout TO DEFAULT".to_owned())?;
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(?error, "a change of the tables has to wait");
+                self.script("ROLLBACK TO attempt".to_owned())?;
+                Ok(false)
+            }
+        }
+    }
+
     /// Runs statements made for the server.
     pub fn script(&self, sql: String) -> Result<(), Error> {
         match self {

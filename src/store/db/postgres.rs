@@ -213,11 +213,26 @@ impl Link {
         Ok(())
     }
 
+    /// Connects if the connection was lost. What comes back must know what this process
+    /// knows: a server that was put back to an earlier state, or another one, would have its
+    /// numbers given a second time.
+    fn connect_again(&self, known: Pos) -> Result<(), Error> {
+        if self.conn.borrow().is_some() {
+            return Ok(());
+        }
+        self.connect().map_err(|error| Error::Away(Some(error.into())))?;
+        let head = self.raw("SELECT max(pos) FROM commits".to_owned())?;
+        let head = head.first().and_then(|row| row.integer(0).ok().flatten()).unwrap_or(0);
+        if head.cast_unsigned() < known.0 {
+            let why = format!("it stands at {head}, before {} that was committed", known.0);
+            return Err(Error::Lost(why.into()));
+        }
+        Ok(())
+    }
+
     /// See [`super::Conn::begin`].
     pub fn begin(&self, known: Pos) -> Result<Begun, Error> {
-        if self.conn.borrow().is_none() {
-            self.connect().map_err(|error| Error::Away(Some(error.into())))?;
-        }
+        self.connect_again(known)?;
         let sql = format!(
             "BEGIN; SELECT floor(extract(epoch FROM clock_timestamp()) / 86400)::int8 \
              FROM pg_advisory_xact_lock({WRITING}); {}",
@@ -236,9 +251,7 @@ impl Link {
 
     /// See [`super::Conn::news`].
     pub fn news(&self, known: Pos) -> Result<Vec<Entry>, Error> {
-        if self.conn.borrow().is_none() {
-            self.connect().map_err(|error| Error::Away(Some(error.into())))?;
-        }
+        self.connect_again(known)?;
         self.raw(news_after(known))?.iter().map(|row| Entry::read(row)).collect()
     }
 

@@ -198,6 +198,34 @@ pub(super) async fn what_is_too_old_is_forgotten_and_nothing_else(house: House) 
     assert!(!again[0].as_ref().unwrap().duplicate);
 }
 
+pub(super) async fn dead_letters_and_what_waits_keep_their_history(house: House) {
+    house.endpoint("one").await;
+    let events = (0..3).map(|it| event("user.a", "", &it.to_string())).collect();
+    let made = house.publish(events).await;
+    house.attempt(&made[0], Ok(200), NOW.plus(Micros(5))).await;
+    let letter = house.attempt(&made[1], Err(Cause::Connect), NOW.plus(Micros(6))).await;
+    house.attempt(&letter, Ok(500), NOW.plus(Micros::from_secs(3))).await;
+    house.attempt(&made[2], Err(Cause::Connect), NOW.plus(Micros(7))).await;
+    house.tomorrow().await;
+    let later = |days: i64| NOW.plus(Micros::from_secs(days * 86_400));
+    let mark = Cutoff { now: later(2), feed: NOW, history: NOW, operations: NOW, audit: NOW };
+    house.store.forget(mark).await.unwrap();
+    let cutoff = Cutoff { now: later(3), feed: later(2), history: later(2), ..mark };
+    while house.store.forget(cutoff).await.unwrap() {}
+    assert!(house.store.delivery(TENANT, made[0].id).await.unwrap().is_none());
+    assert!(house.store.event(made[0].event).await.unwrap().is_none());
+    for (kept, attempts, state) in [(&made[1], 2, State::DeadLetter), (&made[2], 1, State::Retrying)] {
+        let kept = house.delivery(kept.id).await;
+        assert_eq!((kept.state, kept.attempts), (state, attempts));
+        assert_eq!(house.store.attempts(&kept).await.unwrap().len(), attempts as usize);
+        assert!(house.store.event(kept.event).await.unwrap().is_some());
+    }
+    assert!(house.store.letter(TENANT, made[1].id).await.unwrap().is_some());
+    // It goes on where it was.
+    let waiting = house.delivery(made[2].id).await;
+    assert_eq!(house.attempt(&waiting, Ok(200), later(3)).await.state, State::Delivered);
+}
+
 pub(super) async fn pages_follow_each_other_without_gap_or_repeat(house: House) {
     house.endpoint("one").await;
     let events = (0..25).map(|it| event(if it % 2 == 0 { "user.a" } else { "user.b" }, "", "1")).collect();

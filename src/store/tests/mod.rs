@@ -5,6 +5,7 @@
 mod claims;
 mod instances;
 mod plans;
+mod shared;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -55,6 +56,7 @@ both! {
     claims: an_endpoint_that_is_gone_is_disabled_with_the_result,
     claims: operations_handle_each_item_once_and_finish,
     claims: what_is_too_old_is_forgotten_and_nothing_else,
+    claims: dead_letters_and_what_waits_keep_their_history,
     claims: pages_follow_each_other_without_gap_or_repeat,
     claims: one_transaction_with_two_endings_of_a_delivery_records_one,
     claims: what_waited_long_and_has_just_ended_is_kept_and_what_is_past_its_end_is_ended,

@@ -189,6 +189,12 @@ CREATE TABLE changes (
 
 CREATE TABLE changes_kept PARTITION OF changes DEFAULT;
 
+-- Deliveries that ended more than a day after they were made: what of an old day may have
+-- just ended.
+CREATE TABLE late_endings (
+    pos BIGINT PRIMARY KEY
+);
+
 CREATE TABLE marks (
     at  BIGINT PRIMARY KEY,
     pos BIGINT NOT NULL

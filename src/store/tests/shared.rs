@@ -1,0 +1,113 @@
+//! What holds between processes that share a database.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use sqlx::Executor as _;
+
+use super::{House, NOW, TENANT, endpoint, event, finish, publish};
+use crate::{
+    domain::{DeliveryId, Micros, Pos, Shard, State},
+    store::{Created, Finish, Location, Next, Store},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn deliveries(store: &Store, event_type: &str) -> Vec<DeliveryId> {
+    let answers = store.publish(publish(vec![event(event_type, "", "1")])).await.unwrap();
+    answers[0].as_ref().unwrap().deliveries.iter().map(|(id, _)| *id).collect()
+}
+
+#[tokio::test]
+async fn what_one_process_makes_counts_for_the_next_write_of_another() {
+    let house = House::on_postgres().await;
+    let other = house.fellow().await;
+    house.endpoint("one").await;
+    assert_eq!(deliveries(&other, "user.a").await.len(), 1, "nobody told it");
+    let taken = other.create_endpoint(endpoint("one")).await.unwrap();
+    assert_eq!(taken, Created::IdTaken);
+    house.store.delete_endpoint(TENANT, "one".to_owned(), None, NOW).await.unwrap();
+    assert_eq!(deliveries(&other, "user.a").await.len(), 0);
+    let key = publish(vec![event("user.b", "once", "1")]);
+    let first = house.store.publish(key).await.unwrap()[0].clone().unwrap();
+    let again = other.publish(publish(vec![event("user.b", "once", "1")])).await.unwrap()[0].clone().unwrap();
+    assert_eq!((again.event, again.duplicate), (first.event, true));
+    house.store.refresh().await.unwrap();
+    let used = |store: &Store| store.directory().usage(TENANT).events_on(crate::domain::Usage::day_of(NOW));
+    assert_eq!((used(&house.store), used(&other)), (3, 3));
+}
+
+#[tokio::test]
+async fn the_feed_has_the_changes_of_all_processes_in_their_order() {
+    let house = House::on_postgres().await;
+    let other = house.fellow().await;
+    house.endpoint("one").await;
+    let mut made = Vec::new();
+    for turn in 0..6 {
+        let store = if turn % 2 == 0 { &house.store } else { &other };
+        made.extend(deliveries(store, "user.a").await.iter().map(|id| id.pos()));
+    }
+    assert!(made.is_sorted());
+    for store in [&house.store, &other] {
+        store.refresh().await.unwrap();
+        let (mut seen, mut after) = (Vec::new(), Pos(0));
+        while after < store.recent().position() {
+            let (changes, reached) = match store.recent().after(after, 100) {
+                Some(Next::Changes(changes, reached)) => (changes, reached),
+                Some(Next::News(entry)) => store.changes(after, entry.pos, 100).await.unwrap(),
+                // From before the process started.
+                None => store.changes(after, store.recent().position(), 3).await.unwrap(),
+            };
+            seen.extend(changes.iter().map(|change| change.pos));
+            after = reached;
+        }
+        assert_eq!(seen, made);
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_was_begun_before_its_share_changed_hands_is_void() {
+    let house = House::on_postgres().await;
+    let other = house.fellow().await;
+    let endpoint = house.endpoint("one").await;
+    let shard = Shard::of(endpoint.key);
+    house.store.claim(vec![shard]).await.unwrap();
+    let made = house.publish(vec![event("user.a", "", "1")]).await.remove(0);
+    let epoch = house.store.shards().tenure(shard).epoch;
+    let result = Finish { epoch, ..finish(&made, Ok(200), NOW.plus(Micros(5))) };
+    other.claim(vec![shard]).await.unwrap();
+    house.store.finish(vec![result.clone()]).unwrap();
+    let void = || house.store.gauges().void.load(Ordering::Relaxed);
+    let gone = async {
+        while void() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.unwrap();
+    assert_eq!(house.delivery(made.id).await.state, State::Pending);
+    assert!(!house.store.shards().owns(shard) && other.shards().owns(shard));
+    let epoch = other.shards().tenure(shard).epoch;
+    let before = other.recent().position();
+    other.finish(vec![Finish { epoch, ..result }]).unwrap();
+    other.recent().subscribe().wait_for(|position| *position > before).await.unwrap();
+    assert_eq!(house.delivery(made.id).await.state, State::Delivered);
+}
+
+#[tokio::test]
+async fn a_database_that_was_put_back_is_written_to_no_more() {
+    let house = House::on_postgres().await;
+    house.endpoint("one").await;
+    deliveries(&house.store, "user.a").await;
+    let Location::Server(server) = &house.location else { unreachable!("it is a server") };
+    let mut somebody = server.connect("test").await.unwrap();
+    somebody
+        .execute(
+            "DELETE FROM commits WHERE pos = (SELECT max(pos) FROM commits); \
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND application_name = 'hookwire writer'",
+        )
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        assert!(house.store.publish(publish(vec![event("user.a", "", "2")])).await.is_err());
+    }
+}
