@@ -236,14 +236,14 @@ pub async fn run(
     ));
     let (handle, mut dispatcher) = starting.await.map_err(Error::Start)??;
 
-    let (fleet, fleet_stop) = (Fleet::alone(Arc::clone(&store), handle.clone()), CancellationToken::new());
+    let fleet_stop = CancellationToken::new();
     let (fleet, member) = if store.is_shared() {
         let (fleet, mail) = Fleet::shared(Arc::clone(&store), handle.clone());
         let config = fleet::Config { store: Arc::clone(&store), engine: handle, lease, clock: clock.clone() };
         let member = fleet::run(config, fleet.clone(), mail, fleet_stop.clone());
         (fleet, Some(delivery.spawn(member)))
     } else {
-        (fleet, None)
+        (Fleet::alone(Arc::clone(&store), handle), None)
     };
 
     let drain = CancellationToken::new();
@@ -300,9 +300,13 @@ pub async fn run(
     drain.cancel();
     door_stop.cancel();
     fleet_stop.cancel();
-    if let Some(member) = member {
-        // Others take over what this process did, once nothing of it is in flight.
-        let _ = tokio::time::timeout(GRACE, member).await;
+    if let Some(member) = member
+        && tokio::time::timeout(GRACE, member).await.is_err()
+    {
+        // Others take over what this process did, once nothing of it is in flight. What
+        // still is has had its time.
+        tracing::warn!("stopping with attempts in flight; they will be repeated");
+        dispatcher.abort();
     }
     engine_stop.cancel();
     let _ = tokio::join!(&mut door, &mut dispatcher);

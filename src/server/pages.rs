@@ -58,6 +58,8 @@ async fn scrape(State(facts): State<Facts>, peer: Option<Extension<Peer>>, heade
     metrics::gauge!("webhook_queue_size").set(gauges.open.load(Ordering::Relaxed) as f64);
     metrics::gauge!("webhook_endpoints_total").set(facts.store.routes().len() as f64);
     metrics::counter!("hookwire_commits_total").absolute(gauges.commits.load(Ordering::Relaxed));
+    metrics::counter!("hookwire_void_results_total").absolute(gauges.void.load(Ordering::Relaxed));
+    metrics::gauge!("hookwire_shares").set(facts.store.shards().owned() as f64);
     metrics::gauge!("hookwire_feed_position").set(facts.store.recent().position().0 as f64);
     metrics::gauge!("hookwire_pending_bytes").set(facts.store.pending_bytes() as f64);
     ([("content-type", "text/plain; version=0.0.4")], facts.metrics.render()).into_response()

@@ -1,6 +1,6 @@
 //! What a server says once it is ready.
 
-use std::{net::SocketAddr, path::Path};
+use std::net::SocketAddr;
 
 use super::Profile;
 
@@ -13,7 +13,14 @@ pub(super) fn text(
 ) -> String {
     let scheme = if encrypted { "https" } else { "http" };
     match profile {
-        Profile::Dev(dev) => development(address, &dev.server.data_dir),
+        Profile::Dev(dev) => {
+            let data_dir = dev.server.data_dir.display();
+            let place = match &dev.server.store.store {
+                Some(_) => format!("the database given by --store, and the master key in {data_dir}"),
+                None => data_dir.to_string(),
+            };
+            development(address, &place)
+        }
         Profile::Serve(_) => {
             let shown = |token| format!("The administrator's key, shown this once:\n{token}\n");
             let token = first_token.map(shown).unwrap_or_default();
@@ -23,11 +30,11 @@ pub(super) fn text(
 }
 
 /// What to type next, for whoever just started a server.
-fn development(address: SocketAddr, data_dir: &Path) -> String {
+fn development(address: SocketAddr, place: &str) -> String {
     let url = format!("http://{address}");
     format!(
         "Hookwire is ready on {url}\n\
-         Everything is kept in {data}. In another terminal:\n\n\
+         Everything is kept in {place}. In another terminal:\n\n\
          # register the built-in test receiver\n\
          curl -s {url}/v1/endpoints -d '{{\"url\":\"{url}/test/webhook\",\"event_types\":[\"user.*\"]}}'\n\n\
          # publish an event\n\
@@ -37,6 +44,5 @@ fn development(address: SocketAddr, data_dir: &Path) -> String {
          # see what the test receiver got, and what was given up\n\
          curl -s {url}/test/webhook\n\
          curl -s {url}/v1/deadLetters\n",
-        data = data_dir.display(),
     )
 }

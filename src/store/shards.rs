@@ -67,6 +67,11 @@ impl Shards {
         self.tenure(shard).owner == Some(self.me)
     }
 
+    /// How many shares this process owns.
+    pub fn owned(&self) -> usize {
+        self.all().iter().filter(|(_, tenure)| tenure.owner == Some(self.me)).count()
+    }
+
     /// Whether this process is the home of an endpoint.
     pub fn is_home(&self, endpoint: EndpointKey) -> bool {
         self.owns(Shard::of(endpoint))
