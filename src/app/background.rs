@@ -17,6 +17,8 @@ const SWEEP_STEP: u32 = 500;
 /// Between rounds of forgetting; often when the feed is kept for less than this.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 const FORGET_OFTEN: Duration = Duration::from_secs(1);
+/// Rounds of forgetting between looks for sweeps that somebody left undone.
+const SWEEPS_LOOKED_FOR: u64 = 10;
 /// Before something that failed is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -119,7 +121,7 @@ impl App {
         let brief = retention.feed.to_std() < FORGET_EVERY;
         let every = if brief { FORGET_OFTEN } else { FORGET_EVERY };
         let work = async {
-            loop {
+            for round in 1_u64.. {
                 sleep(every).await;
                 let now = self.now();
                 let cutoff = Cutoff {
@@ -139,6 +141,13 @@ impl App {
                     continue;
                 }
                 self.sweep_or_warn().await;
+                // Another process may have ended in the middle of a sweep of its own.
+                if self.is_shared()
+                    && round.is_multiple_of(SWEEPS_LOOKED_FOR)
+                    && let Err(error) = self.queue_sweeps().await
+                {
+                    tracing::warn!(%error, "deliveries of deleted endpoints cannot be found yet");
+                }
                 loop {
                     match self.store.forget(cutoff).await {
                         Ok(true) => {}

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use super::caller::Caller;
+use super::{caller::Caller, lease::Lease};
 use crate::{
     clock::Clock,
     domain::{
@@ -27,11 +27,16 @@ pub(super) struct Context {
     pub client: Client,
     pub clock: Clock,
     pub entropy: Entropy,
+    pub lease: Arc<Lease>,
 }
 
 /// Makes an attempt under a tenure; how the delivery goes on after it.
 pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delivery>, epoch: u64) -> Finish {
     let event = event(context, &delivery).await;
+    // Reading it may have taken until after an outage.
+    while !context.lease.holds(context.clock.now()) {
+        tokio::time::sleep(PAUSE).await;
+    }
     let (outcome, stale) = match &event {
         Some(event) => send(context, caller, event, delivery.id).await,
         None => {

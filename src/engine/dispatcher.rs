@@ -92,7 +92,15 @@ pub async fn start(
     let tasks = TaskTracker::new();
     tasks.spawn(keep(Arc::clone(&store), kept));
     let now = clock.now();
-    let context = Arc::new(Context { store: Arc::clone(&store), client, clock: clock.clone(), entropy });
+    let lease_of_attempts = Arc::clone(&lease);
+    let context = Context {
+        store: Arc::clone(&store),
+        client,
+        clock: clock.clone(),
+        entropy,
+        lease: lease_of_attempts,
+    };
+    let context = Arc::new(context);
     let mut dispatcher = Dispatcher {
         config,
         store,
@@ -136,7 +144,7 @@ pub async fn start(
 }
 
 /// A page that a lane asked for.
-type PageRead = (EndpointKey, usize, Result<Vec<Arc<Delivery>>, crate::store::Error>);
+type PageRead = (EndpointKey, u64, usize, Result<Vec<Arc<Delivery>>, crate::store::Error>);
 
 pub(super) struct Dispatcher {
     config: Config,
@@ -442,7 +450,7 @@ impl Dispatcher {
     /// may be in flight.
     fn pump(&mut self, now: Timestamp) {
         // Once the lease goes on, the loop comes here again.
-        while self.flying.len() < self.config.in_flight_max && self.lease.holds(now) {
+        while self.flying.len() < self.config.in_flight_max && self.lease.holds(self.clock.now()) {
             let Some(key) = self.ready.pop() else { return };
             let Some(slot) = self.lanes.get_mut(&key) else { continue };
             slot.is_ready = false;
@@ -473,7 +481,7 @@ impl Dispatcher {
                     self.tasks.spawn(async move {
                         let _reader = readers.acquire_owned().await;
                         let page = store.waiting(key, from, limit).await;
-                        let _ = out.send((key, limit, page));
+                        let _ = out.send((key, epoch, limit, page));
                     });
                     self.wake(key);
                 }
@@ -482,8 +490,11 @@ impl Dispatcher {
         }
     }
 
-    fn take_page(&mut self, (key, limit, page): PageRead) {
+    fn take_page(&mut self, (key, epoch, limit, page): PageRead) {
         let now = self.clock.now();
+        if !self.tenures.is_current(key, epoch) {
+            return;
+        }
         let Some(slot) = self.lanes.get_mut(&key) else { return };
         match page {
             Ok(page) => {
@@ -514,7 +525,7 @@ impl Dispatcher {
                 });
                 let _ = reply.send(live.collect());
             }
-            Ask::Leave(shards, done) => self.leave((shards, done)),
+            Ask::Leave(shard, done) => self.leave((shard, done)),
             Ask::Circuits(keys, reply) => {
                 let circuit = |key: &EndpointKey| {
                     self.lanes.get(key).map_or(Circuit::CLOSED, |slot| {

@@ -20,8 +20,10 @@ const WANTED_MAX: usize = 128 * 1024;
 /// Deliveries read at once at most.
 const FETCH_MAX: usize = 2048;
 
-/// Deliveries as they were read, and what was to be read.
-pub(super) type Fetched = (Vec<(EndpointKey, Pos)>, Vec<Arc<Delivery>>);
+/// What was to be read, with the epoch of its share.
+pub(super) type Wanted = (EndpointKey, Pos, u64);
+/// The same, and deliveries as they were read.
+pub(super) type Fetched = (Vec<Wanted>, Vec<Arc<Delivery>>);
 
 impl Dispatcher {
     /// Takes up what another process committed.
@@ -47,6 +49,8 @@ impl Dispatcher {
             match self.lanes.get_mut(&endpoint) {
                 Some(slot) if full || slot.lane.leaves(turn_at) => {
                     slot.change(&mut self.beyond, |lane| lane.leave_outside(turn_at));
+                    // It may have had nothing to do.
+                    self.wake(endpoint);
                 }
                 Some(_) | None => self.wanted.extend(numbers.map(|pos| (endpoint, pos))),
             }
@@ -61,15 +65,17 @@ impl Dispatcher {
             return;
         }
         let some = self.wanted.len().min(FETCH_MAX);
-        let mut asked: Vec<(EndpointKey, Pos)> = self.wanted.drain(..some).collect();
+        let wanted: Vec<(EndpointKey, Pos)> = self.wanted.drain(..some).collect();
+        let with_epoch = |(key, pos)| self.tenures.of(key).map(|tenure| (key, pos, tenure.epoch));
+        let mut asked: Vec<Wanted> = wanted.into_iter().filter_map(with_epoch).collect();
         asked.sort_unstable();
-        asked.retain(|(key, _)| self.tenures.of(*key).is_some() && self.ensure_lane(*key, now));
+        asked.retain(|(key, ..)| self.ensure_lane(*key, now));
         for key in endpoints(&asked) {
             if let Some(slot) = self.lanes.get_mut(&key) {
                 slot.lane.fetch();
             }
         }
-        let mut numbers: Vec<Pos> = asked.iter().map(|(_, pos)| *pos).collect();
+        let mut numbers: Vec<Pos> = asked.iter().map(|(_, pos, _)| *pos).collect();
         numbers.sort_unstable();
         self.fetching = true;
         let (store, out) = (Arc::clone(&self.store), self.fetched_out.clone());
@@ -88,26 +94,29 @@ impl Dispatcher {
     }
 
     /// Offers what was read to its lanes. What was not found is over.
-    pub(super) fn take_fetched(&mut self, (asked, found): Fetched) {
+    pub(super) fn take_fetched(&mut self, (mut asked, found): Fetched) {
         let now = self.clock.now();
         self.fetching = false;
+        // Lanes of a share that came anew meanwhile have read what waits.
+        asked.retain(|(key, _, epoch)| self.tenures.is_current(*key, *epoch));
+        let current = endpoints(&asked);
         let open: FxHashSet<Pos> = found.iter().map(|delivery| delivery.id.pos()).collect();
         let is_news = |lanes: &FxHashMap<EndpointKey, Slot>, key, pos| {
             lanes.get(&key).is_some_and(|slot| slot.lane.is_news(pos))
         };
-        for delivery in found {
+        for delivery in found.into_iter().filter(|it| current.binary_search(&it.endpoint).is_ok()) {
             if is_news(&self.lanes, delivery.endpoint, delivery.id.pos()) {
                 self.offer(&delivery, now);
             }
         }
-        for (key, pos) in asked.iter().filter(|(_, pos)| !open.contains(pos)) {
+        for (key, pos, _) in asked.iter().filter(|(_, pos, _)| !open.contains(pos)) {
             if is_news(&self.lanes, *key, *pos)
                 && let Some(slot) = self.lanes.get_mut(key)
             {
                 slot.change(&mut self.beyond, |lane| lane.forget(*pos));
             }
         }
-        for key in endpoints(&asked) {
+        for key in current {
             if let Some(slot) = self.lanes.get_mut(&key) {
                 slot.lane.fetched();
                 self.wake(key);
@@ -117,8 +126,8 @@ impl Dispatcher {
 }
 
 /// The endpoints of what is sorted by them.
-fn endpoints(asked: &[(EndpointKey, Pos)]) -> Vec<EndpointKey> {
-    let mut keys: Vec<_> = asked.iter().map(|(key, _)| *key).collect();
+fn endpoints(asked: &[Wanted]) -> Vec<EndpointKey> {
+    let mut keys: Vec<_> = asked.iter().map(|(key, ..)| *key).collect();
     keys.dedup();
     keys
 }

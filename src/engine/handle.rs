@@ -1,6 +1,6 @@
 //! How the rest of the house asks the engine.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -31,7 +31,7 @@ impl Circuit {
 pub(super) enum Ask {
     Live(Vec<Delivery>, oneshot::Sender<Vec<Live>>),
     Circuits(Vec<EndpointKey>, oneshot::Sender<Vec<Circuit>>),
-    Leave(BTreeSet<Shard>, oneshot::Sender<()>),
+    Leave(Shard, oneshot::Sender<()>),
     Test(Arc<Endpoint>, Box<Event>, oneshot::Sender<Attempt>),
 }
 
@@ -61,13 +61,11 @@ impl Handle {
         answer.unwrap_or_else(|| vec![Circuit::CLOSED; count])
     }
 
-    /// Sends no more for shares of the work, and returns once nothing of them is in
-    /// flight or unrecorded.
-    pub async fn leave(&self, shards: BTreeSet<Shard>) {
+    /// Sends no more for a share of the work, and returns once nothing of it is in flight
+    /// or unrecorded; false: the engine has stopped before that.
+    pub async fn leave(&self, shard: Shard) -> bool {
         let (reply, answer) = oneshot::channel();
-        if self.asks.send(Ask::Leave(shards, reply)).await.is_ok() {
-            let _ = answer.await;
-        }
+        self.asks.send(Ask::Leave(shard, reply)).await.is_ok() && answer.await.is_ok()
     }
 
     /// Sends one event to an endpoint now, past queue, limits, breaker and retries.

@@ -40,8 +40,8 @@ enum Stage {
     Lost,
 }
 
-/// Shares on their way to another process, and who waits for that.
-pub(super) type Leaving = (BTreeSet<Shard>, oneshot::Sender<()>);
+/// A share on its way to another process, and who waits for that.
+pub(super) type Leaving = (Shard, oneshot::Sender<()>);
 
 /// What was found for some shares that came: endpoints for which something waits, and
 /// how lanes stood.
@@ -62,6 +62,11 @@ impl Tenures {
     /// Whether lanes of an endpoint's share may be asked.
     pub fn is_active(&self, endpoint: EndpointKey) -> bool {
         self.of(endpoint).is_some_and(|it| it.stage == Stage::Active)
+    }
+
+    /// Whether an endpoint's share is had under this epoch.
+    pub fn is_current(&self, endpoint: EndpointKey, epoch: u64) -> bool {
+        self.of(endpoint).is_some_and(|it| it.epoch == epoch)
     }
 
     /// Whether all that waits for an endpoint's share is yet to be found.
@@ -177,23 +182,26 @@ impl Dispatcher {
         lanes.into_iter().for_each(|key| self.close_lane(key));
     }
 
-    /// Stops to send for shares; who asks is told once nothing of them is in flight.
-    pub(super) fn leave(&mut self, (shards, done): Leaving) {
-        shards.iter().for_each(|shard| self.tenures.set(*shard, Stage::Leaving));
-        self.leaving.push((shards, done));
-        self.see_off();
+    /// Stops to send for a share; who asks is told once nothing of it is in flight.
+    pub(super) fn leave(&mut self, (shard, done): Leaving) {
+        if self.tenures.shares.get(&shard).is_some_and(|it| it.stage != Stage::Lost) {
+            self.tenures.set(shard, Stage::Leaving);
+        }
+        self.leaving.push((shard, done));
     }
 
     /// Lets go of shares of which nothing is in flight any more.
     pub(super) fn see_off(&mut self) {
-        for (shards, done) in std::mem::take(&mut self.leaving) {
-            let flies = self.flying.values().any(|it| shards.contains(&Shard::of(it.endpoint)));
-            if flies {
-                self.leaving.push((shards, done));
-                continue;
-            }
-            self.close_lanes(&shards);
-            shards.iter().for_each(|shard| self.tenures.set(*shard, Stage::Lost));
+        if self.leaving.is_empty() {
+            return;
+        }
+        let flying: BTreeSet<Shard> = self.flying.values().map(|it| Shard::of(it.endpoint)).collect();
+        let (stay, gone): (Vec<Leaving>, Vec<Leaving>) =
+            std::mem::take(&mut self.leaving).into_iter().partition(|(shard, _)| flying.contains(shard));
+        self.leaving = stay;
+        self.close_lanes(&gone.iter().map(|(shard, _)| *shard).collect());
+        for (shard, done) in gone {
+            self.tenures.set(shard, Stage::Lost);
             let _ = done.send(());
         }
     }

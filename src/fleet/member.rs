@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,6 +31,9 @@ const REST: Micros = Micros::from_millis(2_600);
 /// A member that is silent for so long is thrown out: it is frozen, or cut off in a way
 /// that its session does not show.
 const SILENCE_MS: i64 = 8_000;
+/// How long the writer may take for what a sign of life brings with it: the next must not
+/// wait for it.
+const PATIENCE: Duration = Duration::from_millis(700);
 /// Between notifications, so that a busy writer does not send one for each transaction.
 const NOTIFY_EVERY: Duration = Duration::from_millis(10);
 /// Before a session that was lost is opened again.
@@ -58,10 +61,10 @@ pub async fn run(
 ) {
     let listening = CancellationToken::new();
     let ears = tokio::spawn(listen(Arc::clone(&config.store), fleet, listening.clone()));
-    let mut leaving = false;
+    let (mut leaving, mut given) = (false, BTreeSet::new());
     loop {
         let ended = match config.store.join().await {
-            Ok(membership) => Session::new(&config, membership).run(&mut mail, &stop).await,
+            Ok(membership) => Session::new(&config, membership, &mut given).run(&mut mail, &stop).await,
             Err(error) => Err(error),
         };
         config.lease.end();
@@ -111,30 +114,42 @@ enum Event {
     Beat,
     Committed,
     Letter(Mail),
-    Left(Vec<Shard>),
+    Left(Shard),
     Stop,
+}
+
+/// A lock that is held for a share.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// When it may be claimed.
+    ready_at: Timestamp,
+    /// What it has to be of, then.
+    epoch: u64,
 }
 
 /// A session and the shares under it.
 struct Session<'c> {
     config: &'c Config,
     membership: Membership,
-    /// Locks held, and from when on their shares may be claimed.
-    held: BTreeMap<Shard, Timestamp>,
+    held: BTreeMap<Shard, Held>,
     claimed: BTreeSet<Shard>,
     leaving: BTreeSet<Shard>,
-    left: (mpsc::UnboundedSender<Vec<Shard>>, mpsc::UnboundedReceiver<Vec<Shard>>),
+    /// Shares that the engine has been told to finish with, also by an earlier session: it
+    /// takes them up only under another epoch.
+    given: &'c mut BTreeSet<Shard>,
+    left: (mpsc::UnboundedSender<Shard>, mpsc::UnboundedReceiver<Shard>),
     draining: bool,
 }
 
 impl<'c> Session<'c> {
-    fn new(config: &'c Config, membership: Membership) -> Self {
+    fn new(config: &'c Config, membership: Membership, given: &'c mut BTreeSet<Shard>) -> Self {
         Self {
             config,
             membership,
             held: BTreeMap::new(),
             claimed: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            given,
             left: mpsc::unbounded_channel(),
             draining: false,
         }
@@ -155,7 +170,7 @@ impl<'c> Session<'c> {
                 Ok(()) = hands.changed() => Event::Beat,
                 () = self.config.store.committed() => Event::Committed,
                 Some(letter) = mail.recv() => Event::Letter(letter),
-                Some(shards) = self.left.1.recv() => Event::Left(shards),
+                Some(shard) = self.left.1.recv() => Event::Left(shard),
                 () = stop.cancelled(), if !self.draining => Event::Stop,
             };
             match event {
@@ -167,7 +182,13 @@ impl<'c> Session<'c> {
                     tokio::time::sleep(NOTIFY_EVERY).await;
                 }
                 Event::Letter(letter) => self.membership.tell(Some(letter.to), &letter.text).await?,
-                Event::Left(shards) => self.hand_over(shards).await?,
+                Event::Left(shard) => {
+                    let mut shards = vec![shard];
+                    while let Ok(shard) = self.left.1.try_recv() {
+                        shards.push(shard);
+                    }
+                    self.hand_over(shards).await?;
+                }
                 Event::Stop => {
                     self.draining = true;
                     self.beat().await?;
@@ -186,9 +207,10 @@ impl<'c> Session<'c> {
         let members = self.membership.beat(self.draining).await?;
         let now = config.clock.now();
         config.lease.renew(before.plus(LEASE), now);
-        if let Err(error) = config.store.refresh().await {
+        match timeout(PATIENCE, config.store.refresh()).await {
+            Ok(Ok(())) => self.look_after(now),
             // The session is well all the same.
-            tracing::debug!(%error, "what others committed is taken in later");
+            Ok(Err(_)) | Err(_) => tracing::debug!("what others committed is taken in later"),
         }
         let me = config.store.shards().me();
         for silent in members.iter().filter(|it| it.silent_ms > SILENCE_MS && it.id != me) {
@@ -199,18 +221,32 @@ impl<'c> Session<'c> {
             );
             self.membership.throw_out(silent.id).await?;
         }
-        let wanting = |it: &&Member| !it.draining && it.silent_ms <= SILENCE_MS;
+        // Of itself a member knows better how it is.
+        let wanting = |it: &&Member| !it.draining && (it.id == me || it.silent_ms <= SILENCE_MS);
         let members: Vec<InstanceId> = members.iter().filter(wanting).map(|it| it.id).collect();
         let held: BTreeSet<Shard> =
             self.held.keys().filter(|it| !self.leaving.contains(it)).copied().collect();
         let Plan { take, give } = plan(me, &members, &held);
-        self.take(take, now).await?;
+        self.take(take).await?;
         self.give(give);
-        self.claim(now).await
+        self.claim(now).await;
+        Ok(())
+    }
+
+    /// Shares that were claimed and are somebody else's by the journal: a claim that came
+    /// late. They are claimed back, since their locks are here.
+    fn look_after(&mut self, now: Timestamp) {
+        let shards = self.config.store.shards();
+        for shard in self.claimed.iter().copied().filter(|shard| !shards.owns(*shard)).collect::<Vec<_>>() {
+            self.claimed.remove(&shard);
+            self.held.insert(shard, Held { ready_at: now.plus(REST), epoch: shards.tenure(shard).epoch });
+        }
     }
 
     /// Takes locks that are free, so many of them.
-    async fn take(&mut self, (candidates, count): (Vec<Shard>, usize), now: Timestamp) -> Result<(), Error> {
+    async fn take(&mut self, (mut candidates, count): (Vec<Shard>, usize)) -> Result<(), Error> {
+        // A lock could be taken twice, and would have to be given back twice.
+        candidates.retain(|shard| !self.held.contains_key(shard));
         if count == 0 {
             return Ok(());
         }
@@ -229,61 +265,77 @@ impl<'c> Session<'c> {
             return Ok(());
         }
         // Who had them last is certain only now that nobody else can claim them.
-        if let Err(error) = self.config.store.refresh().await {
-            tracing::debug!(%error, "shares of the work are let go again");
+        let Ok(Ok(())) = timeout(PATIENCE, self.config.store.refresh()).await else {
             return self.membership.unlock(&got).await;
-        }
-        let shards = self.config.store.shards();
+        };
+        let (shards, now) = (self.config.store.shards(), self.config.clock.now());
         for shard in got {
-            let owner = shards.tenure(shard).owner;
-            if owner == Some(shards.me()) {
+            let tenure = shards.tenure(shard);
+            let own = tenure.owner == Some(shards.me());
+            if own && !self.given.contains(&shard) {
                 // Nobody had it while this process had no session: it just goes on.
                 self.claimed.insert(shard);
             }
-            let rests = owner.is_some_and(|owner| owner != shards.me());
-            self.held.insert(shard, if rests { now.plus(REST) } else { now });
+            let rests = tenure.owner.is_some() && !own;
+            let ready_at = if rests { now.plus(REST) } else { now };
+            self.held.insert(shard, Held { ready_at, epoch: tenure.epoch });
         }
         Ok(())
     }
 
     /// Claims shares that have rested.
-    async fn claim(&mut self, now: Timestamp) -> Result<(), Error> {
-        let ready = |(shard, at): (&Shard, &Timestamp)| {
-            (*at <= now && !self.claimed.contains(shard)).then_some(*shard)
+    async fn claim(&mut self, now: Timestamp) {
+        let ready = |(shard, held): (&Shard, &Held)| {
+            let due = held.ready_at <= now && !self.claimed.contains(shard) && !self.leaving.contains(shard);
+            due.then_some((*shard, held.epoch))
         };
-        let shards: Vec<Shard> = self.held.iter().filter_map(ready).collect();
-        if shards.is_empty() {
-            return Ok(());
+        let ready: Vec<(Shard, u64)> = self.held.iter().filter_map(ready).collect();
+        if ready.is_empty() {
+            return;
         }
-        match self.config.store.claim(shards.clone()).await {
-            Ok(()) => self.claimed.extend(shards),
-            // Whether it was committed or not, under the same locks the next try is as good.
-            Err(error) => tracing::warn!(%error, "shares of the work cannot be claimed yet"),
+        // Should the answer be late or lost, the next try finds the epoch moved on and does
+        // nothing; what came of it, this process knows by then.
+        if !matches!(timeout(PATIENCE, self.config.store.claim(ready.clone())).await, Ok(Ok(()))) {
+            tracing::warn!("shares of the work cannot be claimed yet");
         }
-        Ok(())
+        let shards = self.config.store.shards();
+        for (shard, epoch) in ready {
+            let tenure = shards.tenure(shard);
+            if tenure.epoch > epoch && tenure.owner == Some(shards.me()) {
+                self.claimed.insert(shard);
+                self.given.remove(&shard);
+            } else if tenure.epoch > epoch {
+                // Somebody's claim came late; that has no lock, and will find out.
+                self.held.insert(shard, Held { ready_at: now.plus(REST), epoch: tenure.epoch });
+            }
+        }
     }
 
     /// Lets the engine finish with shares that go to others.
     fn give(&mut self, shards: Vec<Shard>) {
-        if shards.is_empty() {
-            return;
+        for shard in shards {
+            self.leaving.insert(shard);
+            self.given.insert(shard);
+            let (engine, left) = (self.config.engine.clone(), self.left.0.clone());
+            tokio::spawn(async move {
+                // If it has stopped meanwhile, requests may be under way: the share rests.
+                if engine.leave(shard).await {
+                    let _ = left.send(shard);
+                }
+            });
         }
-        self.leaving.extend(&shards);
-        let (engine, left) = (self.config.engine.clone(), self.left.0.clone());
-        tokio::spawn(async move {
-            engine.leave(shards.iter().copied().collect()).await;
-            let _ = left.send(shards);
-        });
     }
 
     /// Nothing of these shares is in flight any more: others may have them.
     async fn hand_over(&mut self, shards: Vec<Shard>) -> Result<(), Error> {
-        if let Err(error) = self.config.store.release(shards.clone()).await {
-            tracing::warn!(%error, "shares of the work cannot be handed over yet");
+        if !matches!(timeout(PATIENCE, self.config.store.release(shards.clone())).await, Ok(Ok(()))) {
+            tracing::warn!("shares of the work cannot be handed over yet");
             let left = self.left.0.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(AGAIN_AFTER).await;
-                left.send(shards)
+                for shard in shards {
+                    let _ = left.send(shard);
+                }
             });
             return Ok(());
         }

@@ -135,9 +135,11 @@ impl Fleet {
         let mut known: HashMap<Pos, Live> = numbers.into_iter().zip(self.0.engine.live(here).await).collect();
         for (home, numbers) in elsewhere {
             for some in numbers.chunks(AT_ONCE) {
-                if let Some(Answer::Live(live)) = self.ask(home, Question::Live(some.to_vec())).await {
-                    known.extend(live);
-                }
+                // Who is silent once is not asked again.
+                let Some(Answer::Live(live)) = self.ask(home, Question::Live(some.to_vec())).await else {
+                    break;
+                };
+                known.extend(live);
             }
         }
         deliveries.iter().map(|delivery| known.get(&delivery.id.pos()).copied().unwrap_or_default()).collect()
@@ -159,7 +161,10 @@ impl Fleet {
             for some in keys.chunks(AT_ONCE) {
                 match self.ask(home, Question::Circuits(some.to_vec())).await {
                     Some(Answer::Circuits(circuits)) => known.extend(circuits),
-                    Some(Answer::Live(_)) | None => known.extend(self.kept().await),
+                    Some(Answer::Live(_)) | None => {
+                        known.extend(self.kept().await);
+                        break;
+                    }
                 }
             }
         }

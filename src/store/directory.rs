@@ -176,7 +176,7 @@ impl Entries {
                 old.end();
             }
         }
-        self.usage.remove(&key);
+        // What it uses goes down as its deliveries are cancelled.
     }
 
     /// Ends what was opened for a tenant. Its keys may be used again afterwards, if

@@ -27,10 +27,7 @@ pub(super) fn load(conn: Conn, config: &Config) -> impl FnOnce() -> Result<Loade
     let (vault, me) = (config.vault.clone(), config.instance);
     move || {
         let shared = conn.is_shared();
-        if shared {
-            // All as of one instant, which others need not wait for.
-            conn.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned())?;
-        }
+        conn.begin_loading()?;
         let routes = Arc::new(SharedRoutes::default());
         routes.apply(endpoints::all(&conn, &vault)?.into_iter().map(Reroute::Put).collect());
         let directory = Arc::new(Directory::default());
@@ -44,13 +41,13 @@ pub(super) fn load(conn: Conn, config: &Config) -> impl FnOnce() -> Result<Loade
             let standing = news::standing(&conn, &shards, &directory)?;
             (position, latest) = (standing.position, standing.latest);
             open = directory.all_usage().iter().map(|(_, usage)| usage.open).sum();
-            conn.script("COMMIT".to_owned())?;
         } else {
             shards = Shards::alone(me);
             position = Pos(fact("position")?.cast_unsigned());
             latest = Timestamp(conn.number("SELECT max(at) FROM marks", &[])?.unwrap_or(0));
             open = conn.number("SELECT count(*) FROM deliveries WHERE state < 2", &[])?.unwrap_or(0);
         }
+        conn.end_loading()?;
         let shards = Arc::new(shards);
         Ok(Loaded { conn, position, latest, compacted, incarnation, routes, directory, shards, open })
     }

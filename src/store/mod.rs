@@ -477,9 +477,12 @@ impl Store {
     /// Removes a little of what is too old; says whether there is more.
     pub async fn forget(&self, cutoff: Cutoff) -> Result<bool, Error> {
         let sweep = *self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
-        let (compacted, sweep, more) = self.call(move |tx| retention::step(tx, cutoff, sweep)).await?;
+        let (compacted, sweep, mut more) = self.call(move |tx| retention::step(tx, cutoff, sweep)).await?;
         *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = sweep;
         self.compacted.store(compacted.0, Ordering::Release);
+        if self.is_shared() && !more {
+            more = self.call(move |tx| retention::close(tx, cutoff)).await?;
+        }
         Ok(more)
     }
 

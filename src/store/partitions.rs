@@ -14,8 +14,8 @@ use crate::domain::{Micros, Pos};
 
 /// Days that have their partitions in advance.
 const AHEAD: i64 = 3;
-/// The tables that have partitions by day.
-const TABLES: [&str; 3] = ["deliveries_over", "changes", "events"];
+/// The tables that have partitions by day, in the order in which readers lock them.
+const TABLES: [&str; 3] = ["changes", "deliveries_over", "events"];
 /// A delivery that ends so long after it was made is looked for when its day is dropped.
 const LATE: Micros = Micros::from_secs(86_400);
 
@@ -31,9 +31,9 @@ CREATE TEMP TABLE kept_deliveries ON COMMIT DROP AS
 CREATE TEMP TABLE kept_changes ON COMMIT DROP AS
     WITH RECURSIVE chain (pos) AS (
         SELECT d.last_change FROM deliveries d WHERE d.pos IN (SELECT pos FROM kept_deliveries)
-        UNION ALL SELECT o.last_change FROM deliveries_open o WHERE o.pos < {to}
-        UNION ALL SELECT k.last_change FROM deliveries_kept k WHERE k.pos < {to}
-        UNION ALL SELECT c.prev FROM chain JOIN changes c ON c.pos = chain.pos
+        UNION ALL SELECT o.last_change FROM deliveries_open o WHERE o.pos < {to} AND o.last_change >= {from}
+        UNION ALL SELECT k.last_change FROM deliveries_kept k WHERE k.pos < {to} AND k.last_change >= {from}
+        UNION ALL SELECT c.prev FROM chain JOIN changes c ON c.pos = chain.pos WHERE chain.pos >= {from}
     ) SELECT DISTINCT pos FROM chain WHERE pos >= {from} AND pos < {to};
 -- The events of these, of what waits, and of replays.
 CREATE TEMP TABLE kept_events ON COMMIT DROP AS
@@ -41,8 +41,8 @@ CREATE TEMP TABLE kept_events ON COMMIT DROP AS
     UNION SELECT o.event FROM deliveries_open o WHERE o.pos >= {from} AND o.pos < {to}
     UNION SELECT r.event FROM deliveries r
     WHERE r.replay_of IS NOT NULL AND r.event >= {from} AND r.event < {to};
-ALTER TABLE deliveries_over DETACH PARTITION deliveries_over_{day};
 ALTER TABLE changes DETACH PARTITION changes_{day};
+ALTER TABLE deliveries_over DETACH PARTITION deliveries_over_{day};
 ALTER TABLE events DETACH PARTITION events_{day};
 INSERT INTO deliveries_over
     SELECT o.* FROM deliveries_over_{day} o WHERE o.pos IN (SELECT pos FROM kept_deliveries);
@@ -51,26 +51,24 @@ INSERT INTO events SELECT o.* FROM events_{day} o WHERE o.pos IN (SELECT pos FRO
 DROP TABLE deliveries_over_{day}, changes_{day}, events_{day};
 DELETE FROM late_endings WHERE pos < {to}";
 
-/// Makes the partitions of a day and of those to come, if they are missing. If somebody
-/// looks at the tables for long this waits for another time, while there are days left.
-pub(super) fn make(conn: &Conn, day: i64) -> Result<(), Error> {
+/// Makes the partitions of a day and of those to come, if they are missing. While somebody
+/// looks at the tables for long it waits for another time: there are days in advance.
+pub(super) fn make(conn: &Conn, today: i64) -> Result<(), Error> {
     let made = conn.fact("partitioned")?.unwrap_or(0);
-    if made > day {
-        return Ok(());
-    }
-    let mut script = String::new();
-    for day in day.max(made + 1)..=day + AHEAD {
+    for day in today.max(made + 1)..=today + AHEAD {
+        let (from, to) = (first_of(day).0, first_of(day + 1).0);
+        let mut script = format!("UPDATE meta SET value = {day} WHERE key = 'partitioned'");
         for table in TABLES {
-            let (from, to) = (first_of(day).0, first_of(day + 1).0);
             // Attached to, not made as a part: that would wait for all readers.
             script += &format!(
-                "CREATE TABLE {table}_{day} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS); \
-                 ALTER TABLE {table} ATTACH PARTITION {table}_{day} FOR VALUES FROM ({from}) TO ({to}); "
+                "; CREATE TABLE {table}_{day} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS); \
+                 ALTER TABLE {table} ATTACH PARTITION {table}_{day} FOR VALUES FROM ({from}) TO ({to})"
             );
         }
+        if !conn.attempt(script)? {
+            break;
+        }
     }
-    script += &format!("UPDATE meta SET value = {} WHERE key = 'partitioned'", day + AHEAD);
-    conn.attempt(script)?;
     Ok(())
 }
 
@@ -79,7 +77,8 @@ pub(super) fn drop_old(tx: &mut Tx<'_>, before: Pos) -> Result<bool, Error> {
     let sql = "SELECT min(substr(c.relname, 8)::int8) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
          WHERE i.inhparent = 'events'::regclass AND c.relname <> 'events_kept'";
     let Some(day) = tx.conn.number(sql, &[])? else { return Ok(false) };
-    if first_of(day + 1) > before {
+    // A day more, so that what ended on the next is old, too.
+    if first_of(day + 2) > before {
         return Ok(false);
     }
     let numbers =

@@ -118,10 +118,6 @@ pub(super) fn step(tx: &mut Tx<'_>, cutoff: Cutoff, mut sweep: Sweep) -> Result<
         let removed = tx.conn.execute(sql, &params![bound, STEP])?;
         more |= removed == STEP as usize;
     }
-    if tx.conn.is_shared() {
-        more |= fold(tx, cutoff.now)?;
-        more |= partitions::drop_old(tx, Pos(history.cast_unsigned()))?;
-    }
     if sweep.reached >= history && cutoff.now.since(sweep.started_at) >= PASS_EVERY {
         sweep = Sweep { reached: 0, started_at: cutoff.now };
     }
@@ -135,6 +131,15 @@ pub(super) fn step(tx: &mut Tx<'_>, cutoff: Cutoff, mut sweep: Sweep) -> Result<
         more |= upto < history;
     }
     Ok((compacted, sweep, more))
+}
+
+/// What there is to do once a round where processes share a database; says whether there
+/// is more of it.
+pub(super) fn close(tx: &mut Tx<'_>, cutoff: Cutoff) -> Result<bool, Error> {
+    let more = fold(tx, cutoff.now)?;
+    partitions::make(tx.conn, tx.day())?;
+    let (_, history) = mark(tx, cutoff.history)?.unwrap_or_default();
+    Ok(partitions::drop_old(tx, Pos(history.cast_unsigned()))? || more)
 }
 
 /// Writes what tenants use into its table and forgets entries of the journal that nobody

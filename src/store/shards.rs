@@ -94,11 +94,12 @@ impl Shards {
 const CHANGE: &str = "INSERT INTO shards (shard, epoch, owner) VALUES ($1, $2, $3) \
      ON CONFLICT (shard) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner";
 
-/// Takes shares: what others began under them is void from here on.
-fn claim(tx: &mut Tx<'_>, shards: &[Shard]) -> Result<(), Error> {
-    for shard in shards {
-        let epoch = tx.shards.tenure(*shard).epoch + 1;
-        tenure(tx, *shard, Tenure { epoch, owner: Some(tx.shards.me()) })?;
+/// Takes shares, unless they changed hands since they were of these epochs: what others
+/// began under them is void from here on.
+fn claim(tx: &mut Tx<'_>, shards: &[(Shard, u64)]) -> Result<(), Error> {
+    let shared = tx.shards;
+    for (shard, seen) in shards.iter().filter(|(shard, seen)| shared.tenure(*shard).epoch == *seen) {
+        tenure(tx, *shard, Tenure { epoch: seen + 1, owner: Some(tx.shards.me()) })?;
     }
     Ok(())
 }
@@ -133,9 +134,9 @@ impl Store {
         &self.shards
     }
 
-    /// Takes shares; call only while holding their locks. What others began under them
-    /// is void from here on.
-    pub async fn claim(&self, shards: Vec<Shard>) -> Result<(), Error> {
+    /// Takes shares that are of these epochs; call only while holding their locks. What
+    /// others began under them is void from here on.
+    pub async fn claim(&self, shards: Vec<(Shard, u64)>) -> Result<(), Error> {
         self.call(move |tx| claim(tx, &shards)).await
     }
 

@@ -239,6 +239,11 @@ impl<'c> Tx<'c> {
         &mut self.usage[at].1
     }
 
+    /// The day that its numbers are of; only on the server do they have one.
+    pub(super) fn day(&self) -> i64 {
+        (self.position.0 >> 32).cast_signed()
+    }
+
     /// What all tenants use before this transaction, and the position of that.
     pub(super) fn all_usage(&self) -> (Vec<(TenantKey, Usage)>, Pos) {
         (self.directory.all_usage(), self.base)
@@ -335,7 +340,9 @@ impl<'c> Tx<'c> {
     pub(super) fn mark(&mut self, now: Timestamp) -> Result<(), Error> {
         let sql = "INSERT INTO marks SELECT $1, $2 WHERE $2 > (SELECT coalesce(max(pos), 0) FROM marks) \
              ON CONFLICT DO NOTHING";
-        self.conn.execute(sql, &params![now.max(self.latest), self.position])?;
+        // The day's first number is nothing that the feed has come to.
+        let reached = if self.position == self.started_at { self.base } else { self.position };
+        self.conn.execute(sql, &params![now.max(self.latest), reached])?;
         Ok(())
     }
 

@@ -225,6 +225,29 @@ impl Conn {
         }
     }
 
+    /// Begins to read all as of one instant, which others need not wait for, however long
+    /// it takes.
+    pub fn begin_loading(&self) -> Result<(), Error> {
+        if let Self::Postgres(link) = self {
+            link.be_patient(true);
+            self.script(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; \
+                 SET LOCAL idle_in_transaction_session_timeout = 0"
+                    .to_owned(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Ends that.
+    pub fn end_loading(&self) -> Result<(), Error> {
+        if let Self::Postgres(link) = self {
+            self.script("COMMIT".to_owned())?;
+            link.be_patient(false);
+        }
+        Ok(())
+    }
+
     /// Runs statements made for the server that need locks on tables, unless somebody else
     /// has these for long; false: then nothing of them took place.
     pub fn attempt(&self, sql: String) -> Result<bool, Error> {

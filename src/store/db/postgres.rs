@@ -39,9 +39,12 @@ const VERSION_MIN: i32 = 15_00_00;
 /// The lock of the transactions that write.
 const WRITING: i64 = 0x686f_6f6b_0001;
 /// How long a statement of a transaction may take, as the server is told and as waited
-/// for. What the server has not refused by then it will not answer.
-const STATEMENT_MS: u32 = 3_000;
-const PATIENCE: Duration = Duration::from_millis(3_500);
+/// for: a disk may need seconds for one sync while much is written out. What the server
+/// has not refused by then it will not answer.
+const STATEMENT_MS: u32 = 6_000;
+const PATIENCE: Duration = Duration::from_millis(6_500);
+/// The same for what is read at the start, which may be much.
+const LOADING: Duration = Duration::from_secs(300);
 /// How long it may take to get a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Connections for reads.
@@ -70,6 +73,9 @@ pub enum PostgresError {
     /// A standby.
     #[error("the server is a read-only standby: give the address of the primary by --store")]
     Standby,
+    /// Some texts could not be stored.
+    #[error("the database's encoding is {0}: make one with ENCODING 'UTF8'")]
+    Encoding(String),
     /// What is acknowledged might be lost.
     #[error(
         "the server has {0} = off, so what it acknowledges can be lost: set it to on, or start with --allow-lossy-store"
@@ -111,9 +117,9 @@ impl Server {
             .application_name(&format!("hookwire {role}"))
             .options([
                 ("statement_timeout", millis.as_str()),
-                ("lock_timeout", "2500"),
+                ("lock_timeout", "5000"),
                 // A process that was frozen in the middle keeps nobody waiting for longer.
-                ("idle_in_transaction_session_timeout", "2500"),
+                ("idle_in_transaction_session_timeout", "4000"),
                 ("client_connection_check_interval", "1000"),
                 ("tcp_keepalives_idle", "5"),
                 ("tcp_keepalives_interval", "2"),
@@ -158,13 +164,18 @@ impl Server {
     pub async fn check(&self, conn: &mut PgConnection) -> Result<(), PostgresError> {
         let sql = "SELECT current_setting('server_version_num')::int, current_setting('server_version'), \
              pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on', \
-             current_setting('fsync') = 'off', current_setting('synchronous_commit') = 'off'";
+             current_setting('fsync') = 'off', current_setting('synchronous_commit') = 'off', \
+             current_setting('server_encoding')";
         let row = conn.fetch_one(sql).await.map_err(PostgresError::Connect)?;
         if row.get::<i32, _>(0) < VERSION_MIN {
             return Err(PostgresError::Version(row.get(1)));
         }
         if row.get(2) {
             return Err(PostgresError::Standby);
+        }
+        let encoding: String = row.get(5);
+        if encoding != "UTF8" {
+            return Err(PostgresError::Encoding(encoding));
         }
         for (column, setting) in [(3, "fsync"), (4, "synchronous_commit")] {
             if row.get::<bool, _>(column) && !self.allow_lossy {
@@ -180,6 +191,8 @@ pub struct Link {
     server: Server,
     runtime: Runtime,
     conn: RefCell<Option<PgConnection>>,
+    /// How long a statement is waited for.
+    patience: Cell<Duration>,
     /// The day that partitions were last looked after.
     day: Cell<i64>,
 }
@@ -191,7 +204,13 @@ impl Link {
             .enable_all()
             .build()
             .map_err(|error| PostgresError::Connect(sqlx::Error::Io(error)))?;
-        let link = Self { server, runtime, conn: RefCell::default(), day: Cell::default() };
+        let link = Self {
+            server,
+            runtime,
+            conn: RefCell::default(),
+            patience: Cell::new(PATIENCE),
+            day: Cell::default(),
+        };
         link.connect()?;
         Ok(link)
     }
@@ -234,7 +253,7 @@ impl Link {
     pub fn begin(&self, known: Pos) -> Result<Begun, Error> {
         self.connect_again(known)?;
         let sql = format!(
-            "BEGIN; SELECT floor(extract(epoch FROM clock_timestamp()) / 86400)::int8 \
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT floor(extract(epoch FROM clock_timestamp()) / 86400)::int8 \
              FROM pg_advisory_xact_lock({WRITING}); {}",
             news_after(known)
         );
@@ -242,6 +261,11 @@ impl Link {
         let day = rows.next().ok_or_else(|| Error::Corrupt("no answer to a lock".to_owned()))?.number(0)?;
         let news = rows.map(|row| Entry::read(&row)).collect::<Result<_, _>>()?;
         Ok(Begun { news, floor: first_of(day), day })
+    }
+
+    /// Waits longer for statements, or as usual again.
+    pub fn be_patient(&self, patiently: bool) {
+        self.patience.set(if patiently { LOADING } else { PATIENCE });
     }
 
     /// Whether a day is another than at the last call.
@@ -323,7 +347,7 @@ impl Link {
     ) -> Result<T, Error> {
         let mut slot = self.conn.borrow_mut();
         let Some(conn) = slot.as_mut() else { return Err(Error::Away(None)) };
-        match self.runtime.block_on(async { timeout(PATIENCE, work(conn)).await }) {
+        match self.runtime.block_on(async { timeout(self.patience.get(), work(conn)).await }) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
                 if is_over(&error) {

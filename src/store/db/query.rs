@@ -70,15 +70,16 @@ impl Query {
         self
     }
 
-    /// Goes on with several values, separated by commas.
+    /// Goes on with the values of an `IN (…)`, which PostgreSQL wants to have one at least.
     pub fn bind_all<'v, T: ToValue<'v>>(&mut self, values: impl IntoIterator<Item = T>) -> &mut Self {
-        for (at, value) in values.into_iter().enumerate() {
-            if at > 0 {
+        let before = self.values.len();
+        for value in values {
+            if self.values.len() > before {
                 self.push(", ");
             }
             self.bind(value);
         }
-        self
+        if self.values.len() == before { self.push("NULL") } else { self }
     }
 
     /// Goes on with a table `j (value)` of integers.

@@ -15,7 +15,7 @@ use crate::store::Error;
 
 /// How long the rows of a server are waited for, the wait for a connection included. It
 /// ends statements itself before that, if it can.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The connections that read, many at once.
 #[derive(Clone, Debug)]

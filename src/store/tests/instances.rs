@@ -23,8 +23,11 @@ pub(super) async fn instances_are_those_seen_lately_each_with_what_it_owns(house
     let rows = [row(1, "one", 0, 0), row(2, "another", 14, 1), row(3, "gone", 16, 0)].join(", ");
     conn.execute(AssertSqlSafe(format!("INSERT INTO instances VALUES {rows}"))).await.unwrap();
     let fellow = house.fellow().await;
-    house.store.claim(vec![Shard(0), Shard(63), Shard::STEWARD]).await.unwrap();
-    fellow.claim(vec![Shard(1), Shard(63)]).await.unwrap();
+    house.store.refresh().await.unwrap();
+    let steward = house.store.shards().tenure(Shard::STEWARD).epoch;
+    let shares = vec![(Shard(0), 0), (Shard(63), 0), (Shard::STEWARD, steward)];
+    house.store.claim(shares).await.unwrap();
+    fellow.claim(vec![(Shard(1), 0), (Shard(63), 1)]).await.unwrap();
     house.store.refresh().await.unwrap();
     for store in [&house.store, &fellow] {
         let all = store.instances(NOW).await.unwrap();

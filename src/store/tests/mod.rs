@@ -93,12 +93,12 @@ impl House {
         Self { store: open(&location, 1).await, location, _folder: None }
     }
 
-    /// Lets the server's day pass, as its history goes day by day: another process writes
-    /// on the next.
+    /// Lets days of the server pass, as its history goes day by day: another process writes
+    /// on the day after the next.
     pub async fn tomorrow(&self) {
         let Location::Server(server) = &self.location else { return };
         let mut conn = server.connect("test").await.unwrap();
-        let sql = "INSERT INTO commits SELECT ((pos >> 32) + 1 << 32) + 1, pos, latest, 7, NULL FROM commits \
+        let sql = "INSERT INTO commits SELECT ((pos >> 32) + 2 << 32) + 1, pos, latest, 7, NULL FROM commits \
              ORDER BY pos DESC LIMIT 1";
         conn.execute(sql).await.unwrap();
     }
@@ -173,7 +173,7 @@ async fn open(location: &Location, instance: i64) -> Arc<Store> {
     };
     let (store, _) = Store::open(config).await.unwrap();
     if store.is_shared() {
-        store.claim(vec![Shard::STEWARD]).await.unwrap();
+        store.claim(vec![(Shard::STEWARD, store.shards().tenure(Shard::STEWARD).epoch)]).await.unwrap();
     }
     store
 }

@@ -70,11 +70,11 @@ async fn a_result_that_was_begun_before_its_share_changed_hands_is_void() {
     let other = house.fellow().await;
     let endpoint = house.endpoint("one").await;
     let shard = Shard::of(endpoint.key);
-    house.store.claim(vec![shard]).await.unwrap();
+    house.store.claim(vec![(shard, 0)]).await.unwrap();
     let made = house.publish(vec![event("user.a", "", "1")]).await.remove(0);
     let epoch = house.store.shards().tenure(shard).epoch;
     let result = Finish { epoch, ..finish(&made, Ok(200), NOW.plus(Micros(5))) };
-    other.claim(vec![shard]).await.unwrap();
+    other.claim(vec![(shard, 1)]).await.unwrap();
     house.store.finish(vec![result.clone()]).unwrap();
     let void = || house.store.gauges().void.load(Ordering::Relaxed);
     let gone = async {
