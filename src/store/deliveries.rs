@@ -22,31 +22,72 @@ use crate::{
     machine::judge::attempt_id,
 };
 
-/// Changes deliveries, each only if it is as it was; `$end` narrows that down.
-macro_rules! update {
-    ($end:literal) => {
-        Sql {
-            sqlite: "UPDATE deliveries SET state = ?, attempts = ?, due_at = ?, turn_at = ?, updated_at = ?, \
-                 revision = ?6, last_change = ?, last_at = ?, last_us = ?, status = ?, cause = ?, retryable = ?, \
-                 message = ? WHERE pos = ? AND revision = ?6 - 1",
-            postgres: concat!(
-                "UPDATE deliveries d SET state = u.state, attempts = u.attempts, due_at = u.due_at, \
-                 turn_at = u.turn_at, updated_at = u.updated_at, revision = u.revision, \
-                 last_change = u.last_change, last_at = u.last_at, last_us = u.last_us, status = u.status, \
-                 cause = u.cause, retryable = u.retryable, message = u.message FROM {rows} AS u (state, attempts, \
-                 due_at, turn_at, updated_at, revision, last_change, last_at, last_us, status, cause, retryable, \
-                 message, pos, n) WHERE d.pos = u.pos AND d.revision = u.revision - 1",
-                $end,
-                " RETURNING u.n"
-            ),
-        }
+/// A change of a delivery, only if it is as it was, in the file.
+const UPDATE_ROW: &str = "UPDATE deliveries SET state = ?, attempts = ?, due_at = ?, turn_at = ?, updated_at = ?, \
+     revision = ?6, last_change = ?, last_at = ?, last_us = ?, status = ?, cause = ?, retryable = ?, \
+     message = ? WHERE pos = ? AND revision = ?6 - 1";
+macro_rules! step_columns {
+    () => {
+        "state, attempts, due_at, turn_at, updated_at, revision, last_change, last_at, last_us, status, cause, \
+         retryable, message, pos, n"
     };
 }
-/// Of deliveries in open states. On the server a row that comes to its end moves from one
-/// table to another by that.
-pub(super) const UPDATE: Sql = update!(" AND d.state < 2");
+/// On the server: steps and where the rows are that they change. Row by row, whatever the
+/// server believes of the size of a table that was empty a moment ago: it keeps a plan for
+/// long.
+macro_rules! hits {
+    ($table:literal) => {
+        concat!(
+            "WITH u (",
+            step_columns!(),
+            ") AS (SELECT * FROM {rows} AS r), hit AS (SELECT u.*, t.at FROM u CROSS JOIN LATERAL (SELECT o.ctid AS at FROM ",
+            $table,
+            " o WHERE o.pos = u.pos AND o.revision = u.revision - 1 OFFSET 0) AS t)"
+        )
+    };
+}
+macro_rules! changed_columns {
+    () => {
+        "SET state = u.state, attempts = u.attempts, due_at = u.due_at, turn_at = u.turn_at, \
+         updated_at = u.updated_at, revision = u.revision, last_change = u.last_change, last_at = u.last_at, \
+         last_us = u.last_us, status = u.status, cause = u.cause, retryable = u.retryable, message = u.message"
+    };
+}
+/// Of deliveries that go on.
+pub(super) const UPDATE: Sql = Sql {
+    sqlite: UPDATE_ROW,
+    postgres: concat!(
+        hits!("deliveries_open"),
+        " UPDATE deliveries_open d ",
+        changed_columns!(),
+        " FROM hit u WHERE d.ctid = u.at RETURNING u.n"
+    ),
+};
+/// Of deliveries that come to their end: on the server their rows move to the history.
+pub(super) const END: Sql = Sql {
+    sqlite: UPDATE_ROW,
+    postgres: concat!(
+        hits!("deliveries_open"),
+        ", ended AS (DELETE FROM deliveries_open d USING hit u WHERE d.ctid = u.at RETURNING d.pos, d.tenant, d.event, \
+         d.endpoint, d.salt, d.created_at, d.trigger, d.priority, d.max_attempts, d.expires_at, d.replay_of, \
+         d.letter, u.state, u.attempts, d.first_due_at, u.due_at, u.turn_at, u.updated_at, u.revision, \
+         u.last_change, u.last_at, u.last_us, u.status, u.cause, u.retryable, u.message, u.n), \
+         moved AS (INSERT INTO deliveries_over SELECT pos, tenant, event, endpoint, salt, created_at, trigger, priority, \
+         max_attempts, expires_at, replay_of, letter, state, attempts, first_due_at, due_at, turn_at, updated_at, \
+         revision, last_change, last_at, last_us, status, cause, retryable, message FROM ended) SELECT n FROM ended"
+    ),
+};
 /// Of deliveries that are over: a result that comes late.
-pub(super) const UPDATE_OVER: Sql = update!(" AND d.state >= 2");
+pub(super) const UPDATE_OVER: Sql = Sql {
+    sqlite: UPDATE_ROW,
+    postgres: concat!(
+        "UPDATE deliveries_over d ",
+        changed_columns!(),
+        " FROM {rows} AS u (",
+        step_columns!(),
+        ") WHERE d.pos = u.pos AND d.revision = u.revision - 1 RETURNING u.n"
+    ),
+};
 
 /// How a delivery goes on after an attempt, or that its time is over.
 #[derive(Clone, Debug)]
@@ -140,10 +181,17 @@ impl Tx<'_> {
     /// Writes changes, each only if its delivery is as it was; returns those that
     /// were not.
     pub(super) fn apply(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<Vec<Step>, Error> {
-        let (open, over): (Vec<Step>, Vec<Step>) =
-            steps.into_iter().partition(|step| step.previous.is_open());
-        let mut late = self.write(UPDATE, open)?;
-        late.extend(self.write(UPDATE_OVER, over)?);
+        let (mut goes_on, mut ends, mut is_over) = (Vec::new(), Vec::new(), Vec::new());
+        for step in steps {
+            match (step.previous.is_open(), step.after.is_open()) {
+                (true, true) => goes_on.push(step),
+                (true, false) => ends.push(step),
+                (false, _) => is_over.push(step),
+            }
+        }
+        let mut late = self.write(UPDATE, goes_on)?;
+        late.extend(self.write(END, ends)?);
+        late.extend(self.write(UPDATE_OVER, is_over)?);
         Ok(late)
     }
 

@@ -22,18 +22,14 @@ pub const IDEMPOTENCY_WINDOW: i64 = 24 * 3600 * 1_000_000;
 const OPEN: Sql = Sql { sqlite: "deliveries", postgres: "deliveries_open" };
 const RENEW_KEY: &str = "ON CONFLICT (tenant, key) DO UPDATE SET \
      hash = excluded.hash, event = excluded.event, expires_at = excluded.expires_at";
-macro_rules! known_keys {
-    ($end:literal) => {
-        concat!(
-            "SELECT i.tenant, i.key, i.expires_at, i.hash, i.event, e.created_at, e.salt, e.fanout \
-             FROM idempotency i JOIN events e ON e.pos = i.event WHERE ",
-            $end
-        )
-    };
-}
+/// Idempotency keys with the events they were used for. On the server key by key, see
+/// `deliveries::UPDATE`.
 pub(super) const KNOWN_KEYS: Sql = Sql {
-    sqlite: known_keys!("i.tenant = ? AND i.key = ?"),
-    postgres: known_keys!("(i.tenant, i.key) IN (SELECT k.tenant, k.key FROM {rows} AS k (tenant, key))"),
+    sqlite: "SELECT i.tenant, i.key, i.expires_at, i.hash, i.event, e.created_at, e.salt, e.fanout \
+         FROM idempotency i JOIN events e ON e.pos = i.event WHERE i.tenant = ? AND i.key = ?",
+    postgres: "SELECT t.* FROM {rows} AS k (tenant, key) CROSS JOIN LATERAL (SELECT i.tenant, i.key, i.expires_at, i.hash, \
+         i.event, e.created_at, e.salt, e.fanout FROM idempotency i JOIN events e ON e.pos = i.event \
+         WHERE i.tenant = k.tenant AND i.key = k.key OFFSET 0) AS t",
 };
 
 /// Events handed in together.

@@ -24,28 +24,31 @@ pub(super) const WAITING: &str = concatcp!(
 /// Selects deliveries with their events, unless these are large: reading such a payload
 /// alone costs little beside sending it. Endpoints are left out: their lanes know them.
 macro_rules! with_events {
-    ($from:literal) => {
+    () => {
         concat!(
             "SELECT ",
             delivery_columns!("''"),
             ", ",
             event_columns!("CASE WHEN length(e.payload) <= 16384 THEN e.payload END"),
-            " FROM ",
-            $from,
-            " JOIN events e ON e.pos = d.event WHERE d.state < 2 "
+            " FROM deliveries d JOIN events e ON e.pos = d.event WHERE d.state < 2 AND "
         )
     };
 }
 /// A page of [`WAITING`] with its events, for the server: two round trips cost more than
 /// what is read twice.
 pub(super) const PAGE: &str = concat!(
-    with_events!("deliveries d"),
-    "AND d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) ORDER BY d.turn_at, d.pos LIMIT $4"
+    with_events!(),
+    "d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) ORDER BY d.turn_at, d.pos LIMIT $4"
 );
-/// Deliveries by their numbers, with their events.
-const FETCH: Sql = Sql {
-    sqlite: with_events!("json_each($1) j JOIN deliveries d ON d.pos = j.value"),
-    postgres: with_events!("UNNEST($1::int8[]) AS j (value) JOIN deliveries d ON d.pos = j.value"),
+/// Deliveries by their numbers, with their events. On the server one by one, see
+/// `deliveries::UPDATE`.
+pub(super) const FETCH: Sql = Sql {
+    sqlite: concat!(with_events!(), "d.pos IN (SELECT j.value FROM json_each($1) j)"),
+    postgres: concat!(
+        "SELECT t.* FROM UNNEST($1::int8[]) AS j (value) CROSS JOIN LATERAL (",
+        with_events!(),
+        "d.pos = j.value OFFSET 0) AS t"
+    ),
 };
 /// Endpoints for which something waits: one index seek each.
 pub(super) const ENDPOINTS_WAITING: &str = "WITH RECURSIVE w (key) AS (SELECT min(endpoint) FROM deliveries WHERE state < 2 UNION ALL \

@@ -53,16 +53,18 @@ pub(super) async fn every_query_uses_an_index(house: House) {
             queries.push((query.sql().to_owned(), true));
         }
     }
+    queries.push((waiting::FETCH.of(dialect).to_owned(), false));
     for (sql, ordered) in queries {
         match &house.store.readers {
             Readers::Sqlite(_) => on_the_file(&house, &sql, ordered).await,
             Readers::Postgres(_) => on_the_server(&house, &sql, ordered).await,
         }
     }
-    let (updates, late, keys) = (deliveries::UPDATE, deliveries::UPDATE_OVER, publish::KNOWN_KEYS);
+    let (updates, keys) =
+        ([deliveries::UPDATE, deliveries::END, deliveries::UPDATE_OVER], publish::KNOWN_KEYS);
     match &house.store.readers {
         Readers::Sqlite(_) => {
-            on_the_file(&house, updates.sqlite, true).await;
+            on_the_file(&house, updates[0].sqlite, true).await;
             on_the_file(&house, keys.sqlite, true).await;
         }
         Readers::Postgres(_) => {
@@ -73,8 +75,9 @@ pub(super) async fn every_query_uses_an_index(house: House) {
             let mut kinds = ["int8"; 14];
             kinds[12] = "text";
             let rows = format!("{} WITH ORDINALITY", arrays(&kinds));
-            on_the_server(&house, &updates.postgres.replace("{rows}", &rows), true).await;
-            on_the_server(&house, &late.postgres.replace("{rows}", &rows), true).await;
+            for update in updates {
+                on_the_server(&house, &update.postgres.replace("{rows}", &rows), true).await;
+            }
             let rows = arrays(&["int8", "text"]);
             on_the_server(&house, &keys.postgres.replace("{rows}", &rows), false).await;
         }
