@@ -12,7 +12,7 @@ pub struct Store {
     /// PostgreSQL database that all servers of a fleet share, instead of a file of one
     /// server's own: `postgres://user:password@host:5432/database`. Beyond this machine
     /// the connection is encrypted; `?sslmode=verify-full&sslrootcert=FILE` checks whom it
-    /// is with, too. PostgreSQL 15 or later; not through a pooler of transactions.
+    /// is with, too. PostgreSQL 15 or later; directly, not through a pooler.
     #[arg(
         long,
         env = "HOOKWIRE_STORE",
