@@ -197,6 +197,8 @@ impl Store {
             latest,
             last_mark: latest,
             finishes: Vec::new(),
+            company: 0,
+            closing: None,
         };
         let ended = writer.start(Inbox { writes, finishes }).map_err(OpenError::Thread)?;
         let store = Self {

@@ -121,6 +121,11 @@ impl Write {
             Self::Call(_) | Self::Look(_) | Self::Close(_) => 1,
         }
     }
+
+    /// Whether it needs a transaction.
+    fn is_change(&self) -> bool {
+        matches!(self, Self::Publish(..) | Self::Call(_))
+    }
 }
 
 /// A write of one's own: runs inside the transaction, is answered after it.
@@ -162,6 +167,10 @@ pub(super) struct Writer {
     pub last_mark: Timestamp,
     /// Results waiting for a transaction that commits.
     pub finishes: Vec<Finish>,
+    /// How many results the last transaction had.
+    pub company: usize,
+    /// Told once all is written, after which nothing more is.
+    pub closing: Option<oneshot::Sender<Result<(), Error>>>,
 }
 
 impl Writer {
@@ -179,20 +188,17 @@ impl Writer {
     fn run(mut self, mut inbox: Inbox) -> Result<(), Error> {
         let mut backoff = patience();
         let mut batch = Vec::new();
-        let (mut refusals, mut company) = (0, 0);
+        let mut refusals = 0;
         loop {
             let pause = if self.finishes.is_empty() { None } else { backoff.next_backoff() };
             let (runtime, mut finishes) = (self.runtime.clone(), std::mem::take(&mut self.finishes));
-            let open =
-                self.conn.wait(&runtime, gather(&mut inbox, &mut batch, &mut finishes, pause, company));
+            let gathered = gather(&mut inbox, &mut batch, &mut finishes, pause, self.company);
+            let open = self.conn.wait(&runtime, gathered);
             self.finishes = finishes;
             if !open {
                 return Ok(());
             }
-            company = self.finishes.len();
-            let closing = batch.iter().position(|write| matches!(write, Write::Close(_)));
-            let close = closing.map(|at| batch.swap_remove(at));
-            match self.commit(&mut batch) {
+            match self.commit(&mut inbox, &mut batch) {
                 Ok(()) => (backoff, refusals) = (patience(), 0),
                 Err(error @ Error::Lost(_)) => return Err(error),
                 Err(Error::Full(_) | Error::Away(_)) => {}
@@ -203,7 +209,7 @@ impl Writer {
                     }
                 }
             }
-            if let Some(Write::Close(done)) = close {
+            if let Some(done) = self.closing.take() {
                 let _ = done.send(self.conn.close());
                 return Ok(());
             }
@@ -211,22 +217,33 @@ impl Writer {
     }
 
     /// One transaction for the whole batch; answers everyone.
-    fn commit(&mut self, batch: &mut Vec<Write>) -> Result<(), Error> {
+    fn commit(&mut self, inbox: &mut Inbox, batch: &mut Vec<Write>) -> Result<(), Error> {
+        let begun = if !self.finishes.is_empty() || batch.iter().any(Write::is_change) {
+            self.begin().map(Some)
+        } else if batch.iter().any(|write| matches!(write, Write::Look(_))) {
+            self.look().map(|()| None)
+        } else {
+            Ok(None)
+        };
+        if let Ok(Some(_)) = begun {
+            // In a fleet a transaction waits for its turn, and meanwhile more has come.
+            inbox.drain(batch, &mut self.finishes);
+        }
+        self.company = self.finishes.len();
         let (mut publishes, mut calls, mut looks) = (Vec::new(), Vec::new(), Vec::new());
         for write in batch.drain(..) {
             match write {
                 Write::Publish(publish, reply) => publishes.push((publish, reply)),
                 Write::Call(call) => calls.push(call),
                 Write::Look(reply) => looks.push(reply),
-                Write::Close(_) => {}
+                Write::Close(done) => self.closing = Some(done),
             }
         }
         let published = !publishes.is_empty();
-        let done = if !published && calls.is_empty() && self.finishes.is_empty() {
-            if looks.is_empty() { Ok(Vec::new()) } else { self.look().map(|()| Vec::new()) }
-        } else {
-            self.transact(&publishes, &mut calls)
-        };
+        let done = begun.and_then(|floor| match floor {
+            Some(floor) => self.transact(floor, &publishes, &mut calls),
+            None => Ok(Vec::new()),
+        });
         match done {
             Ok(answers) => {
                 if published && self.config.crash_after_publishes.as_mut().is_some_and(count_down) {
@@ -252,16 +269,23 @@ impl Writer {
         }
     }
 
+    /// Begins a transaction, with what others have committed before it taken in. Returns
+    /// the position it may number from.
+    fn begin(&mut self) -> Result<Pos, Error> {
+        let begun = self.conn.begin(self.position)?;
+        self.take_in(begun.news)?;
+        Ok(begun.floor)
+    }
+
     fn transact(
         &mut self,
+        floor: Pos,
         publishes: &[(Handed, oneshot::Sender<Result<Answers, Error>>)],
         calls: &mut [Box<dyn Call>],
     ) -> Result<Vec<Answers>, Error> {
-        let begun = self.conn.begin(self.position)?;
-        self.take_in(begun.news)?;
         let (routes, directory, shards) = (&*self.routes, &*self.directory, &*self.shards);
         let about = About { routes, directory, shards, vault: &self.config.vault };
-        let mut tx = Tx::new(&self.conn, about, (self.position, begun.floor), self.latest);
+        let mut tx = Tx::new(&self.conn, about, (self.position, floor), self.latest);
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish))?;
         let void = tx.finish(&self.finishes)?;
         for call in calls {
