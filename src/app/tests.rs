@@ -11,7 +11,6 @@ use crate::{
         Pattern, Payload, RateLimit, RetryPolicy, State,
     },
     egress, engine, store,
-    vault::Vault,
 };
 
 const TENANT: crate::domain::TenantKey = crate::domain::TenantKey::DEFAULT;
@@ -29,18 +28,7 @@ impl House {
     /// With one endpoint, which nothing listens at: what is due ends as a dead letter.
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = store::Config {
-            location: crate::store::Location::Directory(folder.path().to_owned()),
-            instance: crate::domain::InstanceId(1),
-            name: "one".to_owned(),
-            started_at: Timestamp(0),
-            vault: Vault::drawn(Entropy::seeded(1)),
-            incarnation: 5,
-            queue_max: 1_000_000,
-            pending_bytes_max: 64 << 20,
-            mark_every: 10_000_000,
-            crash_after_publishes: None,
-        };
+        let config = store::Config::sample(crate::store::Location::Directory(folder.path().to_owned()));
         let (store, _) = Store::open(config).await.unwrap();
         let (clock, entropy, stop) = (Clock::system(), Entropy::seeded(1), CancellationToken::new());
         let policy = Policy::loopback();

@@ -19,7 +19,6 @@ use crate::{
     entropy::Entropy,
     feed::{Cursor, Start},
     store::{self, Created, Publish, Store},
-    vault::Vault,
 };
 
 type Requests = Arc<Mutex<HashMap<String, u32>>>;
@@ -51,18 +50,7 @@ struct House {
 }
 
 async fn house(folder: &std::path::Path) -> House {
-    let config = store::Config {
-        location: store::Location::Directory(folder.to_owned()),
-        instance: crate::domain::InstanceId(1),
-        name: "one".to_owned(),
-        started_at: Timestamp(0),
-        vault: Vault::drawn(Entropy::seeded(1)),
-        incarnation: 5,
-        queue_max: 1_000_000,
-        pending_bytes_max: 64 << 20,
-        mark_every: 10_000_000,
-        crash_after_publishes: None,
-    };
+    let config = store::Config::sample(store::Location::Directory(folder.to_owned()));
     let (store, _) = Store::open(config).await.unwrap();
     let (clock, stop) = (Clock::system(), CancellationToken::new());
     let client = Client::new(egress::Config::default(), clock.clone()).unwrap();

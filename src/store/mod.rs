@@ -132,6 +132,25 @@ pub struct Config {
     pub crash_after_publishes: Option<u64>,
 }
 
+#[cfg(test)]
+impl Config {
+    /// Of a store for tests, held back by nothing.
+    pub(crate) fn sample(location: Location) -> Self {
+        Self {
+            location,
+            instance: InstanceId(1),
+            name: "one".to_owned(),
+            started_at: Timestamp(0),
+            vault: Vault::drawn(crate::entropy::Entropy::seeded(1)),
+            incarnation: 5,
+            queue_max: 1_000_000,
+            pending_bytes_max: 64 << 20,
+            mark_every: 10_000_000,
+            crash_after_publishes: None,
+        }
+    }
+}
+
 /// Where a database is.
 #[derive(Clone, Debug)]
 pub enum Location {

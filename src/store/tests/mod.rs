@@ -20,7 +20,6 @@ use crate::{
     },
     entropy::Entropy,
     machine::judge,
-    vault::Vault,
 };
 
 pub(super) const TENANT: TenantKey = TenantKey::DEFAULT;
@@ -160,16 +159,10 @@ impl House {
 
 async fn open(location: &Location, instance: i64) -> Arc<Store> {
     let config = Config {
-        location: location.clone(),
         instance: InstanceId(instance),
         name: format!("number {instance}"),
         started_at: NOW,
-        vault: Vault::drawn(Entropy::seeded(1)),
-        incarnation: 5,
-        queue_max: 1_000_000,
-        pending_bytes_max: 64 << 20,
-        mark_every: 10_000_000,
-        crash_after_publishes: None,
+        ..Config::sample(location.clone())
     };
     let (store, _) = Store::open(config).await.unwrap();
     if store.is_shared() {
