@@ -7,7 +7,9 @@ use hookwire::grpc::pb::{self, DeliveryErrorCause, DeliveryStatus, authenticatio
 use prost_types::FieldMask;
 use tonic::Status;
 
-use crate::support::{Answer, Api, Authority, Receiver, Server, event, open_endpoint, span, violations_of};
+use crate::support::{
+    Answer, Api, Authority, Receiver, Server, event, open_endpoint, retrying, violations_of,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -186,12 +188,7 @@ async fn a_token_is_fetched_used_and_replaced_when_it_is_refused() {
     let created = api
         .create_endpoint(pb::Endpoint {
             authentication: oauth2(granting.at("/token"), "s3cret"),
-            retry_policy: Some(pb::RetryPolicy {
-                max_attempts: 50,
-                initial_delay: span(100),
-                max_delay: span(200),
-                ..Default::default()
-            }),
+            retry_policy: retrying(100, 200),
             circuit_breaker: Some(pb::CircuitBreaker { disabled: true, ..Default::default() }),
             ..open_endpoint(receiver.at("/"))
         })

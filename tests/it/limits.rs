@@ -8,7 +8,7 @@ use std::{collections::HashSet, time::Duration};
 
 use hookwire::grpc::pb::{self, DeliveryStatus, HoldReason, circuit_state::Position};
 
-use crate::support::{Answer, Receiver, Server, event, eventually, open_endpoint, span};
+use crate::support::{Answer, Receiver, Server, event, eventually, open_endpoint, retrying, span};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_window_sees_more_than_the_burst_and_the_rate_and_the_rate_is_used() {
@@ -61,12 +61,7 @@ async fn the_breaker_opens_at_the_fifth_failure_and_lets_one_probe_through_per_c
     let endpoint = pb::Endpoint {
         // One at a time, so that no attempt is in flight when the breaker opens.
         max_in_flight: 1,
-        retry_policy: Some(pb::RetryPolicy {
-            max_attempts: 50,
-            initial_delay: span(10),
-            max_delay: span(50),
-            ..Default::default()
-        }),
+        retry_policy: retrying(10, 50),
         circuit_breaker: Some(pb::CircuitBreaker { cooldown: span(2000), ..Default::default() }),
         ..open_endpoint(receiver.at("/hook"))
     };

@@ -16,6 +16,7 @@ mod hostile_clients;
 mod hostile_receivers;
 mod idempotency;
 mod isolation;
+mod kept;
 mod keys;
 mod limits;
 mod master_key;

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 
 use crate::support::{
     Answer, Api, Dice, Load, Received, Receiver, Server, alone, detail, event, eventually, is_final,
-    open_endpoint, reason_of, span, transport_fault,
+    open_endpoint, reason_of, retrying, span, transport_fault,
 };
 
 fn from_token(token: &str) -> pb::WatchDeliveriesRequest {
@@ -152,12 +152,7 @@ async fn twenty_watchers_that_come_and_go_through_five_kills_miss_nothing() {
     for receiver in &receivers {
         let endpoint = pb::Endpoint {
             max_in_flight: 100,
-            retry_policy: Some(pb::RetryPolicy {
-                max_attempts: 50,
-                initial_delay: span(50),
-                max_delay: span(100),
-                ..Default::default()
-            }),
+            retry_policy: retrying(50, 100),
             circuit_breaker: Some(pb::CircuitBreaker { disabled: true, ..Default::default() }),
             ..open_endpoint(receiver.at("/hook"))
         };

@@ -7,10 +7,15 @@
 
 use std::{env, time::Duration};
 
-use hookwire::grpc::pb::{self, DeliveryStatus};
+use hookwire::grpc::pb;
 
-use super::{Fleet, compare, create_stubborn};
-use crate::support::{Answer, Cluster, Database, Dice, Load, Received, Receiver, alone, eventually};
+use super::Fleet;
+use crate::{
+    kept::{compare, repeats},
+    support::{
+        Answer, Cluster, Database, Dice, Load, Received, Receiver, alone, create_stubborn, eventually,
+    },
+};
 
 const ENDPOINTS: usize = 4;
 /// Attempts of an endpoint that a killed instance may have had in flight or not yet
@@ -73,16 +78,7 @@ async fn nothing_acknowledged_is_lost_altered_or_doubled_by_kill_9_of_instances_
     api.all_final(Duration::from_secs(180)).await;
 
     let requests = compare(&ledger, &receiver, ENDPOINTS);
-    let deliveries = api.all_deliveries(pb::DeliveryFilter::default()).await;
-    assert_eq!(deliveries.len(), ledger.count() * ENDPOINTS, "one delivery per event and endpoint");
-    let mut repeats = 0;
-    for delivery in &deliveries {
-        assert_eq!(delivery.status(), DeliveryStatus::Delivered, "{delivery:?}");
-        let recorded = usize::try_from(delivery.attempt_count).expect("not negative");
-        let sent = requests[&delivery.id];
-        assert!(sent >= recorded, "{sent} requests, but {recorded} attempts recorded: {delivery:?}");
-        repeats += sent - recorded;
-    }
+    let repeats = repeats(&api.all_deliveries(pb::DeliveryFilter::default()).await, &requests);
     println!(
         "fleet crash: {} acknowledged, {died} kills of instances, {databases} of the database, \
          {repeats} requests repeated",

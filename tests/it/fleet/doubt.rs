@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use hookwire::grpc::pb::{self, DeliveryStatus};
 
-use super::{Fleet, compare, create_stubborn};
-use crate::support::{Database, Dice, Load, Receiver, alone, eventually};
+use super::Fleet;
+use crate::{
+    kept::compare,
+    support::{Database, Dice, Load, Receiver, alone, create_stubborn, eventually},
+};
 
 const CUTS: usize = 40;
 

@@ -12,8 +12,8 @@ use std::{
 
 use hookwire::grpc::pb::{self, Attempt, Delivery, DeliveryStatus, attempt::Outcome};
 
-use super::{Fleet, stubborn};
-use crate::support::{Answer, Api, Receiver, alone, event, eventually, is_final, now, span};
+use super::Fleet;
+use crate::support::{Answer, Api, Receiver, alone, event, eventually, is_final, now, span, stubborn};
 
 const IN_FLIGHT: usize = 100;
 /// Endpoints besides the one whose attempts are in flight.

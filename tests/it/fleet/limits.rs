@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use hookwire::grpc::pb::{self, circuit_state::Position};
 
-use super::{Fleet, stubborn};
-use crate::support::{Answer, Database, Load, Receiver, alone, event, eventually, now, open_endpoint, span};
+use super::Fleet;
+use crate::support::{
+    Answer, Database, Load, Receiver, alone, event, eventually, now, open_endpoint, retrying, span, stubborn,
+};
 
 /// The most requests in any window of that length.
 fn most_within(at: &[Instant], window: Duration) -> usize {
@@ -64,12 +66,7 @@ async fn an_open_breaker_lets_one_probe_through_per_cooldown_whoever_is_the_home
     let endpoint = pb::Endpoint {
         // One at a time, so that no attempt is in flight when the breaker opens.
         max_in_flight: 1,
-        retry_policy: Some(pb::RetryPolicy {
-            max_attempts: 50,
-            initial_delay: span(10),
-            max_delay: span(50),
-            ..Default::default()
-        }),
+        retry_policy: retrying(10, 50),
         circuit_breaker: Some(pb::CircuitBreaker { cooldown: span(2000), ..Default::default() }),
         ..open_endpoint(receiver.at("/hook"))
     };

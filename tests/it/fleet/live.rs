@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use hookwire::grpc::pb::{self, CircuitState, DeliveryStatus, HoldReason, circuit_state::Position};
 
-use super::{Fleet, stubborn};
-use crate::support::{Answer, Receiver, event, eventually, open_endpoint, span};
+use super::Fleet;
+use crate::support::{Answer, Receiver, event, eventually, open_endpoint, retrying, stubborn};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -72,12 +72,7 @@ async fn all_instances_say_alike_how_a_breaker_stands_and_each_can_close_it() {
     let receiver = Receiver::ok().await;
     let endpoint = pb::Endpoint {
         max_in_flight: 1,
-        retry_policy: Some(pb::RetryPolicy {
-            max_attempts: 50,
-            initial_delay: span(10),
-            max_delay: span(50),
-            ..Default::default()
-        }),
+        retry_policy: retrying(10, 50),
         ..open_endpoint(receiver.at("/hook"))
     };
     let endpoint = fleet.members[0].api().create_endpoint(endpoint).await.id;

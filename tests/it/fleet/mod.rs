@@ -21,17 +21,11 @@ mod snapshot;
 mod takeover;
 mod watch;
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use hookwire::grpc::pb::{self, Envelope};
 use url::Url;
 
-use crate::support::{
-    Api, Database, Ledger, Receiver, Server, body_of, eventually, key_in, open_endpoint, span,
-};
+use crate::support::{Api, Database, Server, eventually};
 
 /// What the members are called.
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -148,59 +142,4 @@ impl Fleet {
         );
         self.database.query(&sql).parse().expect("a number")
     }
-}
-
-/// An endpoint that is tried until it takes what it gets, and never left alone.
-fn stubborn(url: String) -> pb::Endpoint {
-    pb::Endpoint {
-        envelope: Envelope::Raw.into(),
-        max_in_flight: 16,
-        retry_policy: Some(pb::RetryPolicy {
-            max_attempts: 50,
-            initial_delay: span(100),
-            max_delay: span(500),
-            ..Default::default()
-        }),
-        circuit_breaker: Some(pb::CircuitBreaker { disabled: true, ..Default::default() }),
-        ..open_endpoint(url)
-    }
-}
-
-/// Makes that many such endpoints, at the paths `/0`, `/1` and so on of one receiver.
-async fn create_stubborn(api: &Api, receiver: &Receiver, count: usize) {
-    for number in 0..count {
-        api.create_endpoint(stubborn(receiver.at(&format!("/{number}")))).await;
-    }
-}
-
-/// Compares what was acknowledged with what came to the endpoints of one receiver: all of
-/// it to each of them, as it was published, and nothing else. How many requests each
-/// delivery took.
-fn compare(ledger: &Ledger, receiver: &Receiver, endpoints: usize) -> HashMap<String, usize> {
-    let acked = ledger.acked();
-    assert_eq!(ledger.two_ids(), Vec::<String>::new(), "one key, one event");
-    assert_eq!(acked.values().collect::<HashSet<_>>().len(), acked.len(), "one event, one key");
-
-    let mut requests: HashMap<String, usize> = HashMap::new();
-    let mut received: HashMap<String, HashSet<String>> = HashMap::new();
-    for request in receiver.ledger() {
-        let key = key_in(&request.body);
-        assert!(request.body == body_of(&key), "altered: {request:?}");
-        let event = acked.get(&key).map(String::as_str);
-        assert_eq!(event, Some(request.event_id()), "an unknown event: {key}");
-        received.entry(request.path.clone()).or_default().insert(key);
-        *requests.entry(request.delivery_id()).or_default() += 1;
-    }
-    assert_eq!(received.len(), endpoints, "each endpoint got something");
-    for (path, keys) in &received {
-        let lost: Vec<_> = acked.keys().filter(|key| !keys.contains(*key)).collect();
-        assert!(
-            lost.is_empty(),
-            "{} of {} acknowledged events never came to {path}: {lost:?}",
-            lost.len(),
-            acked.len()
-        );
-    }
-    assert_eq!(requests.len(), acked.len() * endpoints, "one delivery per event and endpoint");
-    requests
 }

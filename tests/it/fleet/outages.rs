@@ -15,8 +15,8 @@ use sqlx::{Executor as _, PgConnection, Row as _};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use super::{CUT_ALL, stubborn};
-use crate::support::{Api, Cluster, Database, Receiver, Server, alone, event, eventually, now};
+use super::CUT_ALL;
+use crate::support::{Api, Cluster, Database, Receiver, Server, alone, event, eventually, now, stubborn};
 
 /// What callers allow a call.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use hookwire::grpc::pb::{self, DeliveryStatus};
 
-use super::{CUT_ALL, stubborn};
-use crate::support::{Answer, Cluster, Database, Receiver, Server, alone, event, eventually};
+use super::CUT_ALL;
+use crate::support::{Answer, Cluster, Database, Receiver, Server, alone, event, eventually, stubborn};
 
 const IN_FLIGHT: usize = 20;
 

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use hookwire::grpc::pb::{self, DeliveryStatus};
 
-use super::{Fleet, compare, create_stubborn};
-use crate::support::{Answer, Database, Load, Receiver, alone, now};
+use super::Fleet;
+use crate::{
+    kept::compare,
+    support::{Answer, Database, Load, Receiver, alone, create_stubborn, now},
+};
 
 const ROUNDS: usize = 10;
 const ENDPOINTS: usize = 8;

@@ -9,8 +9,8 @@ use std::{env, time::Duration};
 
 use sqlx::Executor as _;
 
-use super::{Fleet, create_stubborn};
-use crate::support::{Database, Load, Receiver, alone, now};
+use super::Fleet;
+use crate::support::{Database, Load, Receiver, alone, create_stubborn, now};
 
 /// Requests per second over a while.
 async fn throughput(receiver: &Receiver, window: Duration) -> f64 {

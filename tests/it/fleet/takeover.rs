@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Fleet, create_stubborn};
-use crate::support::{Api, Receiver, alone, body_of, event, eventually, key_in, now};
+use super::Fleet;
+use crate::support::{Api, Receiver, alone, body_of, create_stubborn, event, eventually, key_in, now};
 
 const ENDPOINTS: usize = 64;
 /// Between events. What is measured is longer than it is by this much at most.

@@ -17,9 +17,12 @@ use hookwire::grpc::pb::{self, DeliveryStatus, ErrorReason};
 use sqlx::{Executor as _, Row as _};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{Fleet, create_stubborn};
+use super::Fleet;
 use crate::{
-    support::{Answer, Api, Database, Dice, Received, Receiver, alone, event, eventually, transport_fault},
+    support::{
+        Answer, Api, Database, Dice, Received, Receiver, alone, create_stubborn, event, eventually,
+        transport_fault,
+    },
     watch::{Observer, watch_on_and_off},
 };
 

@@ -17,7 +17,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use super::eventually;
+use super::{Receiver, eventually};
 
 /// Sends a token and the name of a tenant, if there are any, with every call.
 #[derive(Clone, Default)]
@@ -274,6 +274,24 @@ pub fn open_endpoint(url: impl Into<String>) -> pb::Endpoint {
     }
 }
 
+/// An endpoint that is tried until it takes what it gets, and never left alone.
+pub fn stubborn(url: String) -> pb::Endpoint {
+    pb::Endpoint {
+        envelope: pb::Envelope::Raw.into(),
+        max_in_flight: 16,
+        retry_policy: retrying(100, 500),
+        circuit_breaker: Some(pb::CircuitBreaker { disabled: true, ..Default::default() }),
+        ..open_endpoint(url)
+    }
+}
+
+/// Makes that many such endpoints, at the paths `/0`, `/1` and so on of one receiver.
+pub async fn create_stubborn(api: &Api, receiver: &Receiver, count: usize) {
+    for number in 0..count {
+        api.create_endpoint(stubborn(receiver.at(&format!("/{number}")))).await;
+    }
+}
+
 /// An event with JSON text for a payload.
 pub fn event(event_type: &str, json: impl Into<String>) -> pb::Event {
     let body = Some(Body::Json(json.into()));
@@ -282,6 +300,16 @@ pub fn event(event_type: &str, json: impl Into<String>) -> pb::Event {
         payload: Some(pb::Payload { body, ..Default::default() }),
         ..Default::default()
     }
+}
+
+/// Up to 50 attempts, first and last so many milliseconds apart.
+pub fn retrying(initial: u64, max: u64) -> Option<pb::RetryPolicy> {
+    Some(pb::RetryPolicy {
+        max_attempts: 50,
+        initial_delay: span(initial),
+        max_delay: span(max),
+        ..Default::default()
+    })
 }
 
 /// A protobuf duration.

@@ -14,7 +14,10 @@ mod server;
 mod time;
 mod tls;
 
-pub use api::{Api, detail, event, is_final, open_endpoint, reason_of, span, transport_fault, violations_of};
+pub use api::{
+    Api, create_stubborn, detail, event, is_final, open_endpoint, reason_of, retrying, span, stubborn,
+    transport_fault, violations_of,
+};
 pub use canary::{Canary, Said, secret};
 pub use hostile::{Hostile, gzip_bomb, request, silence};
 pub use http::{Reply, http, http_stream};
