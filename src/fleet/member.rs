@@ -229,7 +229,7 @@ impl<'c> Session<'c> {
         let Plan { take, give } = plan(me, &members, &held);
         self.take(take).await?;
         self.give(give);
-        self.claim(now).await;
+        self.claim().await;
         Ok(())
     }
 
@@ -283,8 +283,9 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    /// Claims shares that have rested.
-    async fn claim(&mut self, now: Timestamp) {
+    /// Claims shares that have rested, or need not, those just taken among them.
+    async fn claim(&mut self) {
+        let now = self.config.clock.now();
         let ready = |(shard, held): (&Shard, &Held)| {
             let due = held.ready_at <= now && !self.claimed.contains(shard) && !self.leaving.contains(shard);
             due.then_some((*shard, held.epoch))
