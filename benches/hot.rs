@@ -101,7 +101,7 @@ fn lane(bencher: Bencher<'_, '_>, waiting: u64) {
     let rate_limit = RateLimit { disabled: true, ..RateLimit::default() };
     let endpoint = Arc::new(Endpoint { rate_limit, ..endpoint(1) });
     let event = event();
-    let mut lane = Lane::new(Arc::clone(&endpoint), false, NOW);
+    let mut lane = Lane::new(Arc::clone(&endpoint), None, NOW);
     for pos in 1..=waiting {
         lane.offer(delivery(&event, &endpoint, pos), ROOM, NOW);
     }
@@ -113,7 +113,7 @@ fn lane(bencher: Bencher<'_, '_>, waiting: u64) {
     };
     bencher.counter(ItemsCount::new(1_usize)).with_inputs(next).bench_local_values(|delivery| {
         lane.offer(delivery, ROOM, NOW);
-        let Step::Send(sent) = lane.next(NOW) else { panic!("nothing holds the lane back") };
+        let Step::Send(sent) = lane.next(0, NOW) else { panic!("nothing holds the lane back") };
         let pos = sent.id.pos();
         lane.land(pos, Signal::Success, None, NOW);
         lane.recorded(pos);

@@ -134,9 +134,10 @@ pub async fn start(
         observer: Observer::default(),
         page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
     };
+    let stored = dispatcher.cursor.position();
     for key in waiting {
         if let Some(endpoint) = dispatcher.store.routes().get(key) {
-            dispatcher.open_lane(&endpoint, true, now);
+            dispatcher.open_lane(&endpoint, Some(stored), now);
             dispatcher.wake(key);
         }
     }
@@ -214,9 +215,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Waiting deliveries held beyond a window.
+    /// Waiting deliveries held, or being paged in, beyond a window.
     fn beyond(&self) -> usize {
-        self.lane.held().saturating_sub(WINDOW)
+        self.lane.claimed().saturating_sub(WINDOW)
     }
 
     /// Does something with the lane and keeps the account of what is held.
@@ -458,7 +459,8 @@ impl Dispatcher {
                 continue;
             }
             let epoch = self.tenures.of(key).map_or(0, |tenure| tenure.epoch);
-            let step = slot.change(&mut self.beyond, |lane| lane.next(now));
+            let room = slot.lane.held().max(WINDOW) + ROOM.saturating_sub(self.beyond);
+            let step = slot.change(&mut self.beyond, |lane| lane.next(room, now));
             let caller = Arc::clone(&slot.caller);
             match step {
                 Step::Send(delivery) => {
@@ -475,13 +477,13 @@ impl Dispatcher {
                     self.finished.push(attempt::expired(delivery, epoch, now));
                     self.wake(key);
                 }
-                Step::Page(from, limit) => {
+                Step::Page(page) => {
                     let (store, out) = (Arc::clone(&self.store), self.pages_out.clone());
                     let readers = Arc::clone(&self.page_readers);
                     self.tasks.spawn(async move {
                         let _reader = readers.acquire_owned().await;
-                        let page = store.waiting(key, from, limit).await;
-                        let _ = out.send((key, epoch, limit, page));
+                        let found = store.waiting(key, page).await;
+                        let _ = out.send((key, epoch, page.limit, found));
                     });
                     self.wake(key);
                 }
@@ -519,7 +521,7 @@ impl Dispatcher {
                     Some(slot) => slot.lane.live(delivery, now),
                     None => {
                         self.store.routes().get(delivery.endpoint).map_or_else(Live::default, |endpoint| {
-                            Lane::new(endpoint, false, now).live(delivery, now)
+                            Lane::new(endpoint, None, now).live(delivery, now)
                         })
                     }
                 });
@@ -553,7 +555,8 @@ impl Dispatcher {
         Caller::new(endpoint, &self.config.policy, &self.context.client)
     }
 
-    fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: bool, now: Timestamp) {
+    /// Opens a lane of an endpoint, for which deliveries up to `stored` may wait.
+    fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: Option<Pos>, now: Timestamp) {
         let (endpoint, weight) = self.as_its_tenant_stands(endpoint);
         let caller = Arc::new(self.caller(Arc::clone(&endpoint)));
         let (key, tenure) = (endpoint.key, self.tenures.of(endpoint.key));
@@ -566,11 +569,11 @@ impl Dispatcher {
 
     /// Opens a lane for which something waits, or that stood in some way at its last home.
     pub(super) fn open_inherited(&mut self, endpoint: &Arc<Endpoint>, kept: Option<&Kept>, now: Timestamp) {
-        let key = endpoint.key;
+        let (key, tenure) = (endpoint.key, self.tenures.of(endpoint.key));
         if !self.lanes.contains_key(&key) {
-            self.open_lane(endpoint, true, now);
+            self.open_lane(endpoint, tenure.map(|it| it.since), now);
         }
-        let since = self.tenures.of(key).and_then(|tenure| tenure.at).unwrap_or(now);
+        let since = tenure.and_then(|tenure| tenure.at).unwrap_or(now);
         if let (Some(slot), Some(kept)) = (self.lanes.get_mut(&key), kept) {
             slot.lane.inherit(kept, since);
             slot.kept = Some(*kept);
@@ -581,7 +584,9 @@ impl Dispatcher {
     pub(super) fn ensure_lane(&mut self, key: EndpointKey, now: Timestamp) -> bool {
         if !self.lanes.contains_key(&key) {
             let Some(endpoint) = self.store.routes().get(key) else { return false };
-            self.open_lane(&endpoint, self.tenures.is_new(key), now);
+            // Once it is known what waits for a share, there is a lane for each of these.
+            let new = self.tenures.of(key).filter(|_| self.tenures.is_new(key));
+            self.open_lane(&endpoint, new.map(|it| it.since), now);
         }
         true
     }

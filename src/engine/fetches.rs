@@ -43,16 +43,16 @@ impl Dispatcher {
             if !ours(&self.tenures, endpoint) {
                 continue;
             }
-            // No room for more; and what waits behind others is read in pages anyway.
             let full =
                 self.beyond >= ROOM || self.wanted.len() > WANTED_MAX && self.ensure_lane(endpoint, now);
-            match self.lanes.get_mut(&endpoint) {
-                Some(slot) if full || slot.lane.leaves(turn_at) => {
-                    slot.change(&mut self.beyond, |lane| lane.leave_outside(turn_at));
-                    // It may have had nothing to do.
-                    self.wake(endpoint);
-                }
-                Some(_) | None => self.wanted.extend(numbers.map(|pos| (endpoint, pos))),
+            if let Some(slot) = self.lanes.get_mut(&endpoint)
+                && (full || slot.lane.leaves(turn_at, now))
+            {
+                slot.change(&mut self.beyond, |lane| lane.leave_outside(turn_at, entry.pos));
+                // It may have had nothing to do.
+                self.wake(endpoint);
+            } else {
+                self.wanted.extend(numbers.map(|pos| (endpoint, pos)));
             }
         }
         self.wanted.extend(entry.steered().filter(|(endpoint, _)| ours(&self.tenures, *endpoint)));

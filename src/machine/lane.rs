@@ -8,24 +8,24 @@
 //!
 //! Memory is a window: a lane holds the waiting deliveries whose turn is nearest,
 //! [`WINDOW`] of them or, while it flows, as many as its owner has room for. The
-//! others wait in the store, all at or after the `horizon`. As the window drains the
-//! lane asks for the next page. Whatever is offered meanwhile is taken in as far as
-//! there is room, the nearest turns first; what
-//! lies beyond the horizon waits for the page, so it overtakes nothing in it. What
-//! is left to the store is found by a later page, so nothing is lost between the
-//! two.
+//! others wait in the store, all at or after the `horizon` and none made later than
+//! `upto`. As what is before the horizon drains the lane asks for the next page. Whatever
+//! is offered meanwhile is taken in as far as there is room, the nearest turns first; what
+//! lies beyond the horizon waits until the pages have come to it, so it overtakes nothing
+//! in them, and need not be read again. What is left to the store is found by a later
+//! page, so nothing is lost between the two.
 //!
 //! First tries and retries take turns when both are due: [`FIRST_TRIES_PER_RETRY`]
 //! of one for each of the other, so that neither a backlog of retries delays new
 //! events nor a flood of new events starves retries.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod held;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
+use self::held::{Held, Place};
 use super::{
     breaker::{Breaker, Position, Signal},
     bucket::Bucket,
@@ -34,6 +34,9 @@ use crate::domain::{Delivery, Endpoint, EndpointState, Hold, Live, Pos, Timestam
 
 /// Waiting deliveries that any lane may hold.
 pub const WINDOW: usize = 256;
+/// Up to so many a lane reads at once while it flows, if it may hold them: a page costs
+/// the same for all that it brings.
+pub const PAGE: usize = 4 * WINDOW;
 /// Results not yet recorded, or expirations, at most: a crash repeats as many
 /// requests, and no more of them help to fill a transaction.
 pub(super) const UNRECORDED_MAX: usize = 512;
@@ -50,15 +53,7 @@ pub struct Lane {
     bucket: Bucket,
     breaker: Breaker,
     quiet_until: Option<Timestamp>,
-    places: FxHashMap<Pos, Place>,
-    /// Not due yet, by due time.
-    waiting: BTreeMap<Turn, Arc<Delivery>>,
-    /// Due, never tried.
-    first_tries: BTreeMap<Turn, Arc<Delivery>>,
-    /// Due, tried before.
-    retries: BTreeMap<Turn, Arc<Delivery>>,
-    /// Expirations of all of the above.
-    expiring: BTreeSet<Turn>,
+    held: Held,
     in_flight: u32,
     /// Results of attempts being recorded.
     landed: usize,
@@ -85,26 +80,15 @@ pub struct Kept {
     pub quiet_until: Option<Timestamp>,
 }
 
-/// Where a known delivery is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Waiting(Turn),
-    FirstTry(Turn),
-    Retry(Turn),
-    InFlight,
-    /// Its attempt is over and being recorded.
-    Landed,
-    /// Its expiration is being recorded.
-    Expiring,
-}
-
 /// What the lane knows of deliveries that wait in the store only.
 #[derive(Debug, Default)]
 struct Outside {
     /// Every one of them has its turn here or later. Nothing: there are none.
     horizon: Option<Turn>,
-    /// A page has been asked for.
-    paging: bool,
+    /// Every one of them has this number or an earlier one.
+    upto: Pos,
+    /// A page has been asked for, with which the lane may hold so many; otherwise 0.
+    paging: usize,
     /// How often deliveries were asked for by their numbers, and not handed over yet.
     fetching: u32,
     /// The nearest turn left to the store since.
@@ -120,40 +104,46 @@ pub enum Step {
     Send(Arc<Delivery>),
     /// Record that its time is over.
     Expire(Arc<Delivery>),
-    /// Read open deliveries with this turn or a later one from the store, nearest
-    /// first and so many at most, and hand them to [`Lane::paged`].
-    Page(Turn, usize),
+    /// Read these from the store and hand them to [`Lane::paged`].
+    Page(Page),
     /// Nothing until told of something, or until this instant.
     Wait(Option<Timestamp>),
 }
 
+/// Open deliveries that wait in the store, nearest turn first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// With this turn or a later one.
+    pub from: Turn,
+    /// With this number or an earlier one.
+    pub upto: Pos,
+    /// So many at most.
+    pub limit: usize,
+}
+
 impl Lane {
-    /// An empty lane. `stored` says that deliveries may wait in the store.
-    pub fn new(endpoint: Arc<Endpoint>, stored: bool, now: Timestamp) -> Self {
-        let horizon = stored.then_some((Timestamp(i64::MIN), Pos(0)));
+    /// An empty lane. Deliveries up to `stored` may wait in the store; nothing: none do.
+    pub fn new(endpoint: Arc<Endpoint>, stored: Option<Pos>, now: Timestamp) -> Self {
+        let horizon = stored.map(|_| (Timestamp(i64::MIN), Pos(0)));
         Self {
             bucket: Bucket::new(endpoint.rate_limit, now),
             breaker: Breaker::new(endpoint.breaker),
             endpoint,
             quiet_until: None,
-            places: FxHashMap::default(),
-            waiting: BTreeMap::new(),
-            first_tries: BTreeMap::new(),
-            retries: BTreeMap::new(),
-            expiring: BTreeSet::new(),
+            held: Held::default(),
             in_flight: 0,
             landed: 0,
             ending: 0,
             gone: None,
             probe: None,
             first_tries_in_row: 0,
-            store: Outside { horizon, ..Outside::default() },
+            store: Outside { horizon, upto: stored.unwrap_or_default(), ..Outside::default() },
         }
     }
 
     /// A lane of an endpoint that had another home until an instant. What that sent just
     /// before is not known, so it starts with an empty bucket.
-    pub fn inherited(endpoint: Arc<Endpoint>, stored: bool, since: Timestamp, now: Timestamp) -> Self {
+    pub fn inherited(endpoint: Arc<Endpoint>, stored: Option<Pos>, since: Timestamp, now: Timestamp) -> Self {
         let mut lane = Self::new(endpoint, stored, now);
         if lane.endpoint.created_at < since {
             lane.bucket = Bucket::empty(lane.endpoint.rate_limit, since.min(now));
@@ -204,34 +194,32 @@ impl Lane {
     pub fn offer(&mut self, delivery: Arc<Delivery>, room: usize, now: Timestamp) {
         let pos = delivery.id.pos();
         self.touch(pos);
-        match self.places.get(&pos) {
+        match self.held.places.get(&pos) {
             Some(Place::InFlight | Place::Landed) => return,
             Some(Place::Expiring) => {
                 if !delivery.is_open() {
-                    self.places.remove(&pos);
+                    self.held.places.remove(&pos);
                     self.ending -= 1;
                 }
                 return;
             }
-            Some(_) => drop(self.take(pos)),
+            Some(_) => drop(self.held.take(pos)),
             None => {}
         }
         if !delivery.is_open() {
             return;
         }
-        if self.store.paging || self.reaches((delivery.turn_at, pos)) {
-            self.insert(delivery, now);
-            if self.held() > WINDOW {
-                let room = if self.flows(now) { room.max(WINDOW) } else { WINDOW };
-                self.shed(room);
-            }
+        self.held.insert(delivery, self.store.horizon, now);
+        if self.held() > WINDOW {
+            let room = if self.flows(now) { room.max(WINDOW) } else { WINDOW };
+            self.shed(room);
         }
     }
 
     /// An attempt ended: its slot is free, and what it says of the endpoint counts
     /// from here on.
     pub fn land(&mut self, pos: Pos, signal: Signal, quiet_until: Option<Timestamp>, now: Timestamp) {
-        if let Some(place @ Place::InFlight) = self.places.get_mut(&pos) {
+        if let Some(place @ Place::InFlight) = self.held.places.get_mut(&pos) {
             *place = Place::Landed;
             self.in_flight -= 1;
             self.landed += 1;
@@ -255,32 +243,29 @@ impl Lane {
         // Without its place, an older row of what is read would pass for news, also if
         // the delivery has ended and is not offered again.
         self.touch(pos);
-        if self.places.get(&pos) == Some(&Place::Landed) {
-            self.places.remove(&pos);
+        if self.held.places.get(&pos) == Some(&Place::Landed) {
+            self.held.places.remove(&pos);
             self.landed -= 1;
         }
         self.gone = self.gone.filter(|gone| *gone != pos);
     }
 
-    /// The page that was asked for. `last` says that the store holds no more.
+    /// The page that was asked for. `last` says that the store holds no more of it.
     pub fn paged(&mut self, page: Vec<Arc<Delivery>>, last: bool, now: Timestamp) {
-        let held = self.held();
-        let end = page.last().map(|delivery| (delivery.turn_at, delivery.id.pos()));
-        let skipped = self.store.skipped.take();
-        self.store.paging = false;
-        let more = if last { None } else { end };
-        self.store.horizon = match (more, skipped) {
-            (Some(more), Some(skipped)) => Some(more.min(skipped)),
-            (more, skipped) => more.or(skipped),
-        };
+        let room = self.held().max(self.store.paging);
+        let end = page.last().map(|delivery| (delivery.turn_at, Pos(delivery.id.pos().0 + 1)));
+        let horizon = [end.filter(|_| !last), self.store.skipped.take()].into_iter().flatten().min();
+        self.store.horizon = horizon;
+        self.store.paging = 0;
+        self.held.advance(horizon, now);
         for delivery in page {
             let pos = delivery.id.pos();
-            if !self.places.contains_key(&pos) && !self.store.touched.contains(&pos) {
-                self.insert(delivery, now);
+            if !self.held.places.contains_key(&pos) && !self.store.touched.contains(&pos) {
+                self.held.insert(delivery, horizon, now);
             }
         }
         self.settle_reads();
-        self.shed(held.max(WINDOW));
+        self.shed(room);
     }
 
     /// Deliveries that others made or changed are being read by their numbers: what is
@@ -298,14 +283,14 @@ impl Lane {
 
     /// A delivery is over, by what somebody else did.
     pub fn forget(&mut self, pos: Pos) {
-        match self.places.get(&pos) {
+        match self.held.places.get(&pos) {
             // What it does is being recorded.
             Some(Place::InFlight | Place::Landed) | None => {}
             Some(Place::Expiring) => {
-                self.places.remove(&pos);
+                self.held.places.remove(&pos);
                 self.ending -= 1;
             }
-            Some(Place::Waiting(_) | Place::FirstTry(_) | Place::Retry(_)) => drop(self.take(pos)),
+            Some(_) => drop(self.held.take(pos)),
         }
     }
 
@@ -314,69 +299,61 @@ impl Lane {
         !self.store.touched.contains(&pos)
     }
 
-    /// Deliveries were made for it elsewhere that are left to the store: their turns are
-    /// not before this.
-    pub fn leave_outside(&mut self, turn_at: Timestamp) {
-        let turn = (turn_at, Pos(0));
-        let nearest = |known: Option<Turn>| Some(known.map_or(turn, |known| known.min(turn)));
-        if self.store.paging {
-            self.store.skipped = nearest(self.store.skipped);
-        } else {
-            self.store.horizon = nearest(self.store.horizon);
+    /// Deliveries up to a number were made for it elsewhere and are left to the store: their
+    /// turns are not before this.
+    pub fn leave_outside(&mut self, turn_at: Timestamp, upto: Pos) {
+        let known = self.store.horizon;
+        self.leave((turn_at, Pos(0)), upto);
+        if let Some(horizon) = self.store.horizon.filter(|it| Some(*it) != known) {
+            self.held.recede(horizon);
         }
-        self.shed(self.held());
     }
 
-    /// Whether what has such a turn waits in the store behind other deliveries: pages
-    /// come to it.
-    pub fn leaves(&self, turn_at: Timestamp) -> bool {
-        !self.reaches((turn_at, Pos(0)))
+    /// Whether what has such a turn would be left to the store anyway: it waits behind
+    /// others, and there is no room for it.
+    pub fn leaves(&mut self, turn_at: Timestamp, now: Timestamp) -> bool {
+        !self.reaches((turn_at, Pos(0))) && self.held() >= WINDOW && !self.flows(now)
     }
 
     fn touch(&mut self, pos: Pos) {
-        if self.store.paging || self.store.fetching > 0 {
+        if self.is_paging() || self.store.fetching > 0 {
             self.store.touched.insert(pos);
         }
     }
 
     /// Forgets what was told during reads once there are none.
     fn settle_reads(&mut self) {
-        if !self.store.paging && self.store.fetching == 0 {
+        if !self.is_paging() && self.store.fetching == 0 {
             self.store.touched.clear();
         }
     }
 
     /// The page could not be read; it will be asked for again.
     pub fn page_failed(&mut self) {
-        self.store.paging = false;
-        self.store.horizon = [self.store.horizon, self.store.skipped.take()].into_iter().flatten().min();
+        self.store.paging = 0;
+        self.store.skipped = None;
         self.settle_reads();
-        self.shed(self.held());
     }
 
-    /// The next thing to do. Call until it says to wait.
-    pub fn next(&mut self, now: Timestamp) -> Step {
-        self.promote(now);
+    /// The next thing to do; `room` as for [`Lane::offer`]. Call until it says to wait.
+    pub fn next(&mut self, room: usize, now: Timestamp) -> Step {
+        self.held.promote(now);
         // What is recorded slowly, or not at all on a full disk, must not pile up.
-        if let Some(&(at, pos)) = self.expiring.first()
+        if let Some(&(at, pos)) = self.held.expiring.first()
             && at <= now
             && self.ending < UNRECORDED_MAX
-            && let Some(delivery) = self.take(pos)
+            && let Some(delivery) = self.held.take(pos)
         {
-            self.places.insert(pos, Place::Expiring);
+            self.held.places.insert(pos, Place::Expiring);
             self.ending += 1;
             return Step::Expire(delivery);
         }
-        if let Some(horizon) = self.store.horizon
-            && self.held() <= WINDOW / 4
-            && !self.store.paging
-        {
-            self.store.paging = true;
-            return Step::Page(horizon, WINDOW - self.held());
+        if let Some(page) = self.page(room, now) {
+            return Step::Page(page);
         }
-        let expiry = self.expiring.first().map(|(at, _)| *at).filter(|at| *at > now);
-        if !self.has_turn(&self.first_tries) && !self.has_turn(&self.retries) {
-            let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
+        let expiry = self.held.expiring.first().map(|(at, _)| *at).filter(|at| *at > now);
+        if self.held.first_tries.is_empty() && self.held.retries.is_empty() {
+            let due = self.held.waiting.first_key_value().map(|((at, _), _)| *at);
             return Step::Wait([due, expiry].into_iter().flatten().min());
         }
         match self.gate(now) {
@@ -389,6 +366,17 @@ impl Lane {
             }
             None => Step::Send(self.send()),
         }
+    }
+
+    /// What to read next, once little is left before the horizon.
+    fn page(&mut self, room: usize, now: Timestamp) -> Option<Page> {
+        let from = self.store.horizon.filter(|_| !self.is_paging())?;
+        let full = if self.flows(now) { room.clamp(WINDOW, PAGE) } else { WINDOW };
+        let near = self.held.near();
+        (near <= full / 4).then(|| {
+            self.store.paging = full;
+            Page { from, upto: self.store.upto, limit: full - near }
+        })
     }
 
     /// Whether nothing holds the lane back but what is in flight.
@@ -425,7 +413,7 @@ impl Lane {
     /// What holds for an open delivery now. A hold is told if the delivery would
     /// wait for it at its due time too, as far as can be said now.
     pub fn live(&mut self, delivery: &Delivery, now: Timestamp) -> Live {
-        if let Some(Place::InFlight | Place::Landed) = self.places.get(&delivery.id.pos()) {
+        if let Some(Place::InFlight | Place::Landed) = self.held.places.get(&delivery.id.pos()) {
             return Live { in_flight: true, hold: None };
         }
         let lasts = |hold: Hold, until: Option<Timestamp>| match hold {
@@ -453,13 +441,22 @@ impl Lane {
             && self.breaker.failures() == 0
             && self.quiet_until.is_none_or(|until| until <= now)
             && self.bucket.is_full(now);
-        let reads = self.store.paging || self.store.fetching > 0;
-        rested && self.places.is_empty() && self.store.horizon.is_none() && !reads
+        let reads = self.is_paging() || self.store.fetching > 0;
+        rested && self.held.places.is_empty() && self.store.horizon.is_none() && !reads
     }
 
     /// Waiting deliveries held in memory.
     pub fn held(&self) -> usize {
-        self.waiting.len() + self.first_tries.len() + self.retries.len()
+        self.held.len()
+    }
+
+    /// The same, or as many as it may be with the page under way.
+    pub fn claimed(&self) -> usize {
+        self.held().max(self.store.paging)
+    }
+
+    fn is_paging(&self) -> bool {
+        self.store.paging > 0
     }
 
     /// Whether whatever waits and has this turn is held here.
@@ -467,20 +464,15 @@ impl Lane {
         self.store.horizon.is_none_or(|horizon| turn < horizon)
     }
 
-    /// Whether the first of a queue may go: not before what waits in the store.
-    fn has_turn(&self, queue: &BTreeMap<Turn, Arc<Delivery>>) -> bool {
-        queue.first_key_value().is_some_and(|(turn, _)| self.reaches(*turn))
-    }
-
     fn send(&mut self) -> Arc<Delivery> {
-        let retry_turn =
-            self.first_tries_in_row >= FIRST_TRIES_PER_RETRY || !self.has_turn(&self.first_tries);
-        let retry = retry_turn && self.has_turn(&self.retries);
+        let Held { first_tries, retries, .. } = &self.held;
+        let retry_turn = self.first_tries_in_row >= FIRST_TRIES_PER_RETRY || first_tries.is_empty();
+        let retry = retry_turn && !retries.is_empty();
+        let queue = if retry { retries } else { first_tries };
         self.first_tries_in_row = if retry { 0 } else { self.first_tries_in_row.saturating_add(1) };
-        let queue = if retry { &self.retries } else { &self.first_tries };
         let (&(_, pos), _) = queue.first_key_value().expect("one of the two queues has an entry");
-        let delivery = self.take(pos).expect("what is queued is known");
-        self.places.insert(pos, Place::InFlight);
+        let delivery = self.held.take(pos).expect("what is queued is known");
+        self.held.places.insert(pos, Place::InFlight);
         self.in_flight += 1;
         self.bucket.take();
         self.breaker.admit();
@@ -490,77 +482,25 @@ impl Lane {
         delivery
     }
 
-    /// Moves what has become due to its queue.
-    fn promote(&mut self, now: Timestamp) {
-        while let Some(entry) = self.waiting.first_entry() {
-            if entry.key().0 > now {
-                break;
-            }
-            let delivery = entry.remove();
-            self.place(delivery, now);
-        }
-    }
-
-    fn insert(&mut self, delivery: Arc<Delivery>, now: Timestamp) {
-        if let Some(at) = delivery.expires_at {
-            self.expiring.insert((at, delivery.id.pos()));
-        }
-        self.place(delivery, now);
-    }
-
-    fn place(&mut self, delivery: Arc<Delivery>, now: Timestamp) {
-        let pos = delivery.id.pos();
-        let turn = (delivery.turn_at, pos);
-        let place = if delivery.due_at > now {
-            let due = (delivery.due_at, pos);
-            self.waiting.insert(due, delivery);
-            Place::Waiting(due)
-        } else if delivery.attempts == 0 {
-            self.first_tries.insert(turn, delivery);
-            Place::FirstTry(turn)
-        } else {
-            self.retries.insert(turn, delivery);
-            Place::Retry(turn)
-        };
-        self.places.insert(pos, place);
-    }
-
-    /// Takes a delivery that is not in flight out of the lane.
-    fn take(&mut self, pos: Pos) -> Option<Arc<Delivery>> {
-        let delivery = match self.places.get(&pos)? {
-            Place::Waiting(turn) => self.waiting.remove(turn),
-            Place::FirstTry(turn) => self.first_tries.remove(turn),
-            Place::Retry(turn) => self.retries.remove(turn),
-            Place::InFlight | Place::Landed | Place::Expiring => None,
-        }?;
-        self.places.remove(&pos);
-        if let Some(at) = delivery.expires_at {
-            self.expiring.remove(&(at, pos));
-        }
-        Some(delivery)
-    }
-
-    /// Leaves to the store what does not fit, and what lies beyond the horizon unless
-    /// the page under way may move that: the furthest turns.
+    /// Leaves to the store what does not fit: the furthest turns.
     fn shed(&mut self, room: usize) {
-        while let Some(turn) = self.furthest()
-            && (self.held() > room || !(self.store.paging || self.reaches(turn)))
+        while self.held() > room
+            && let Some(turn) = self.held.furthest()
         {
-            self.take(turn.1);
-            let nearest = |known: Option<Turn>| Some(known.map_or(turn, |known| known.min(turn)));
-            self.store.horizon = nearest(self.store.horizon);
-            if self.store.paging {
-                // The page does not know of it, so the next one has to find it.
-                self.store.skipped = nearest(self.store.skipped);
-            }
+            self.held.take(turn.1);
+            self.leave(turn, turn.1);
         }
     }
 
-    /// The last turn among those held.
-    fn furthest(&self) -> Option<Turn> {
-        let queues = [&self.waiting, &self.first_tries, &self.retries];
-        let last = queues.into_iter().filter_map(|queue| queue.last_key_value());
-        last.map(|(_, delivery)| (delivery.turn_at, delivery.id.pos())).max()
+    /// What has this turn or a later one, up to a number, may wait in the store only.
+    fn leave(&mut self, turn: Turn, upto: Pos) {
+        let nearest = |known: Option<Turn>| Some(known.map_or(turn, |known| known.min(turn)));
+        self.store.horizon = nearest(self.store.horizon);
+        self.store.upto = self.store.upto.max(upto);
+        if self.is_paging() {
+            // The page does not know of it, so the next one has to find it.
+            self.store.skipped = nearest(self.store.skipped);
+        }
     }
 }
 
@@ -569,7 +509,7 @@ impl Lane {
 impl Lane {
     /// Whether a delivery waits in memory.
     pub(super) fn holds(&self, pos: Pos) -> bool {
-        self.places.get(&pos).is_some_and(|place| !matches!(place, Place::InFlight | Place::Landed))
+        self.held.places.get(&pos).is_some_and(|place| !matches!(place, Place::InFlight | Place::Landed))
     }
 
     /// Whether all that waits up to this turn waits in memory.

@@ -348,7 +348,7 @@ pub(super) fn cancel_endpoint(
     limit: u32,
     now: Timestamp,
 ) -> Result<u32, Error> {
-    let open = tx.deliveries(WAITING, &params![endpoint, i64::MIN, 0, limit])?;
+    let open = tx.deliveries(WAITING, &params![endpoint, i64::MIN, 0, i64::MAX, limit])?;
     end_all(tx, &open, State::Cancelled, now)
 }
 

@@ -13,14 +13,18 @@ use super::{
 };
 use crate::{
     domain::{Delivery, EndpointKey, Pos},
-    machine::lane::Turn,
+    machine::lane::Page,
 };
 
-/// Open deliveries of an endpoint that have a turn or a later one, nearest first.
-pub(super) const WAITING: &str = concatcp!(
-    DELIVERY,
-    " WHERE d.state < 2 AND d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) ORDER BY d.turn_at, d.pos LIMIT $4"
-);
+/// A page: all of this can be told from an entry of the index of what waits.
+macro_rules! page {
+    () => {
+        "d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) AND d.pos <= $4 ORDER BY d.turn_at, d.pos LIMIT $5"
+    };
+}
+/// Open deliveries of an endpoint that have a turn or a later one and a number or an
+/// earlier one, nearest first.
+pub(super) const WAITING: &str = concatcp!(DELIVERY, " WHERE d.state < 2 AND ", page!());
 /// Selects deliveries with their events, unless these are large: reading such a payload
 /// alone costs little beside sending it. Endpoints are left out: their lanes know them.
 macro_rules! with_events {
@@ -36,10 +40,7 @@ macro_rules! with_events {
 }
 /// A page of [`WAITING`] with its events, for the server: two round trips cost more than
 /// what is read twice.
-pub(super) const PAGE: &str = concat!(
-    with_events!(),
-    "d.endpoint = $1 AND (d.turn_at, d.pos) >= ($2, $3) ORDER BY d.turn_at, d.pos LIMIT $4"
-);
+pub(super) const PAGE: &str = concat!(with_events!(), page!());
 /// Deliveries by their numbers, with their events. On the server one by one, see
 /// `deliveries::UPDATE`.
 pub(super) const FETCH: Sql = Sql {
@@ -65,16 +66,11 @@ pub(super) fn select_payloads(dialect: Dialect, positions: Vec<i64>) -> Query {
 }
 
 impl Store {
-    /// Open deliveries of an endpoint that have this turn or a later one, nearest
-    /// first. Their events are at hand afterwards, as far as there is room: reading
-    /// them one by one would cost more than sending them.
-    pub async fn waiting(
-        &self,
-        endpoint: EndpointKey,
-        from: Turn,
-        limit: usize,
-    ) -> Result<Vec<Arc<Delivery>>, Error> {
-        let values = params![endpoint, from.0, from.1, limit as i64];
+    /// A page of the open deliveries of an endpoint. Their events are at hand afterwards,
+    /// as far as there is room: reading them one by one would cost more than sending them.
+    pub async fn waiting(&self, endpoint: EndpointKey, page: Page) -> Result<Vec<Arc<Delivery>>, Error> {
+        let Page { from, upto, limit } = page;
+        let values = params![endpoint, from.0, from.1, upto, limit as i64];
         if self.is_shared() {
             return self.with_events(&self.readers.rows(PAGE, &values).await?);
         }

@@ -7,6 +7,10 @@ use crate::{
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
+/// What may wait in the store when a lane is opened.
+const STORED: Pos = Pos(8);
+/// All of that.
+const ALL: Page = Page { from: (Timestamp(i64::MIN), Pos(0)), upto: STORED, limit: WINDOW };
 
 fn after(seconds: i64) -> Timestamp {
     NOW.plus(Micros::from_secs(seconds))
@@ -19,7 +23,7 @@ fn endpoint() -> Endpoint {
 }
 
 fn lane(endpoint: Endpoint) -> Lane {
-    Lane::new(Arc::new(endpoint), false, NOW)
+    Lane::new(Arc::new(endpoint), None, NOW)
 }
 
 fn delivery(pos: u64) -> Delivery {
@@ -45,7 +49,7 @@ fn page(deliveries: impl IntoIterator<Item = Delivery>) -> Vec<Arc<Delivery>> {
 /// Everything the lane sends at an instant.
 fn sent(lane: &mut Lane, now: Timestamp) -> Vec<u64> {
     let mut sent = Vec::new();
-    while let Step::Send(delivery) = lane.next(now) {
+    while let Step::Send(delivery) = lane.next(0, now) {
         sent.push(delivery.id.pos().0);
     }
     sent
@@ -58,7 +62,7 @@ fn paging() -> Lane {
     assert_eq!(lane.held(), WINDOW);
     let sent = sent(&mut lane, NOW);
     assert_eq!(sent, (1..=192).collect::<Vec<_>>());
-    assert!(lane.store.paging);
+    assert!(lane.is_paging());
     lane
 }
 
@@ -66,25 +70,28 @@ fn paging() -> Lane {
 fn a_lane_holds_a_window_and_pages_in_the_rest() {
     let mut lane = paging();
     assert_eq!(sent(&mut lane, NOW), (193..=256).collect::<Vec<_>>());
-    assert_eq!(lane.next(NOW), Step::Wait(None));
+    assert_eq!(lane.next(0, NOW), Step::Wait(None));
     lane.paged(page((1..=300).map(delivery)), true, NOW);
     assert_eq!(sent(&mut lane, NOW), (257..=300).collect::<Vec<_>>());
-    assert_eq!(lane.next(NOW), Step::Wait(None));
+    assert_eq!(lane.next(0, NOW), Step::Wait(None));
 }
 
 #[test]
 fn a_page_that_fails_is_asked_for_again() {
     let mut lane = paging();
     lane.page_failed();
-    assert_eq!(lane.next(NOW), Step::Page((NOW, Pos(257)), WINDOW - 64));
+    assert_eq!(
+        lane.next(0, NOW),
+        Step::Page(Page { from: (NOW, Pos(257)), upto: Pos(300), limit: WINDOW - 64 })
+    );
 }
 
 #[test]
 fn what_comes_while_a_page_is_read_keeps_its_turn() {
-    let mut lane = Lane::new(Arc::new(endpoint()), true, NOW);
-    assert_eq!(lane.next(NOW), Step::Page((Timestamp(i64::MIN), Pos(0)), WINDOW));
+    let mut lane = Lane::new(Arc::new(endpoint()), Some(STORED), NOW);
+    assert_eq!(lane.next(0, NOW), Step::Page(ALL));
     offer(&mut lane, [delivery(9), urgent(10)]);
-    assert_eq!(lane.next(NOW), Step::Wait(None), "the page may hold what comes before");
+    assert_eq!(lane.next(0, NOW), Step::Wait(None), "the page may hold what comes before");
     lane.paged(page((1..=3).map(delivery)), true, NOW);
     assert_eq!(sent(&mut lane, NOW), [10, 1, 2, 3, 9]);
 }
@@ -109,7 +116,7 @@ fn what_does_not_fit_while_a_page_is_read_is_paged_in_later() {
     offer(&mut lane, rush);
     assert_eq!(sent(&mut lane, NOW), (445..=700).rev().collect::<Vec<_>>());
     lane.paged(page((1..=300).map(delivery)), true, NOW);
-    let Step::Page(..) = lane.next(NOW) else { panic!("those that did not fit are forgotten") };
+    let Step::Page(..) = lane.next(0, NOW) else { panic!("those that did not fit are forgotten") };
     lane.paged(
         page((193..=300).chain(401..=444).map(|pos| match pos {
             401.. => Delivery { turn_at: step(pos), ..delivery(pos) },
@@ -141,7 +148,7 @@ fn every_fifth_is_a_retry_while_both_wait() {
 fn nothing_goes_before_it_is_due() {
     let mut lane = lane(endpoint());
     offer(&mut lane, [Delivery { due_at: after(5), turn_at: after(5), ..delivery(1) }]);
-    assert_eq!(lane.next(NOW), Step::Wait(Some(after(5))));
+    assert_eq!(lane.next(0, NOW), Step::Wait(Some(after(5))));
     assert_eq!(sent(&mut lane, after(5)), [1]);
 }
 
@@ -162,7 +169,7 @@ fn every_hold_says_why_and_until_when() {
 
     lane.land(Pos(1), Signal::Failure, None, after(2));
     assert_eq!(lane.gate(after(2)), Some((Hold::CircuitOpen, Some(after(62)))));
-    assert_eq!(lane.next(after(2)), Step::Wait(Some(after(62))));
+    assert_eq!(lane.next(0, after(2)), Step::Wait(Some(after(62))));
     lane.land(Pos(2), Signal::Neutral, Some(after(90)), after(2));
     assert_eq!(lane.gate(after(62)), Some((Hold::RetryAfter, Some(after(90)))));
     assert_eq!(sent(&mut lane, after(90)), [4], "one probe");
@@ -185,11 +192,11 @@ fn lane_endpoint() -> Endpoint {
 fn what_is_over_expires_even_while_the_endpoint_is_held() {
     let mut lane = lane(Endpoint { state: EndpointState::Paused, ..endpoint() });
     offer(&mut lane, [Delivery { expires_at: Some(after(9)), ..delivery(1) }]);
-    assert_eq!(lane.next(NOW), Step::Wait(Some(after(9))));
-    let Step::Expire(delivery) = lane.next(after(9)) else { panic!("it is over") };
+    assert_eq!(lane.next(0, NOW), Step::Wait(Some(after(9))));
+    let Step::Expire(delivery) = lane.next(0, after(9)) else { panic!("it is over") };
     assert_eq!(delivery.id.pos(), Pos(1));
     assert!(!lane.is_idle(after(9)), "not before it is recorded");
-    assert_eq!(lane.next(after(9)), Step::Wait(None), "and once only");
+    assert_eq!(lane.next(0, after(9)), Step::Wait(None), "and once only");
     offer(&mut lane, [Delivery { state: State::Expired, ..(*delivery).clone() }]);
     assert!(lane.is_idle(after(9)));
 }
@@ -235,23 +242,58 @@ fn a_lane_takes_what_room_there_is_while_it_flows_and_gives_it_back() {
     (1..=300).for_each(|pos| lane.offer(Arc::new(delivery(pos)), 400, NOW));
     assert_eq!(lane.held(), 300);
     assert_eq!(sent(&mut lane, NOW), [1]);
-    assert_eq!((lane.next(NOW), lane.held()), (Step::Wait(None), 299), "full, but it flows");
+    assert_eq!((lane.next(0, NOW), lane.held()), (Step::Wait(None), 299), "full, but it flows");
     lane.land(Pos(1), Signal::Success, None, NOW);
-    let Step::Wait(Some(_)) = lane.next(NOW) else { panic!("the rate limit holds it back") };
+    let Step::Wait(Some(_)) = lane.next(0, NOW) else { panic!("the rate limit holds it back") };
     assert_eq!(lane.held(), WINDOW);
     lane.offer(Arc::new(delivery(301)), 400, NOW);
     assert_eq!(lane.held(), WINDOW);
 }
 
 #[test]
+fn a_lane_that_flows_reads_larger_pages_if_there_is_room() {
+    let stored = |endpoint| Lane::new(Arc::new(endpoint), Some(STORED), NOW);
+    let mut lane = stored(Endpoint { state: EndpointState::Paused, ..endpoint() });
+    assert_eq!(lane.next(5_000, NOW), Step::Page(ALL), "it is held back");
+    assert_eq!(stored(endpoint()).next(300, NOW), Step::Page(Page { limit: 300, ..ALL }));
+    let mut lane = stored(endpoint());
+    assert_eq!(lane.next(5_000, NOW), Step::Page(Page { limit: PAGE, ..ALL }));
+    assert_eq!((lane.held(), lane.claimed()), (0, PAGE), "others have that much less");
+    lane.paged(page((1..=PAGE as u64).map(delivery)), false, NOW);
+    assert_eq!(lane.held(), PAGE);
+}
+
+#[test]
+fn what_comes_behind_others_in_the_store_is_held_and_not_read_again() {
+    let mut lane = Lane::new(Arc::new(endpoint()), Some(STORED), NOW);
+    let asked = Page { limit: 300, ..ALL };
+    assert_eq!(lane.next(300, NOW), Step::Page(asked));
+    // Deliveries 1 to 8 wait in the store; 9 and on come meanwhile.
+    (9..=300).for_each(|pos| lane.offer(Arc::new(delivery(pos)), 300, NOW));
+    assert_eq!((lane.held(), lane.next(300, NOW)), (292, Step::Wait(None)), "behind those in the store");
+    lane.paged(page((1..=4).map(delivery)), false, NOW);
+    assert_eq!(lane.next(300, NOW), Step::Page(Page { from: (NOW, Pos(5)), limit: 296, ..asked }));
+    lane.paged(page((5..=8).map(delivery)), true, NOW);
+    let sent: Vec<_> = std::iter::from_fn(|| match lane.next(300, NOW) {
+        Step::Send(delivery) => Some(delivery.id.pos().0),
+        _ => None,
+    })
+    .collect();
+    assert_eq!(sent, (1..=300).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_others_made_waits_in_the_store_behind_what_waits_there_already() {
+    let mut paused = lane(Endpoint { state: EndpointState::Paused, ..endpoint() });
+    offer(&mut paused, (1..=300).map(delivery));
+    assert!(paused.leaves(after(1), NOW) && !paused.leaves(NOW.minus(Micros::from_secs(1)), NOW));
     let mut lane = paging();
-    assert!(lane.leaves(after(1)) && !lane.leaves(NOW.minus(Micros::from_secs(1))));
+    assert!(!lane.leaves(after(1), NOW), "it may be sent soon");
     // The page under way was read before: it cannot know of it.
-    lane.leave_outside(after(1));
+    lane.leave_outside(after(1), Pos(400));
     lane.paged(page((1..=300).map(delivery)), true, NOW);
     assert_eq!(sent(&mut lane, NOW).len(), 300 - 192 - WINDOW / 4);
-    assert_eq!((lane.store.paging, lane.store.horizon), (true, Some((after(1), Pos(0)))), "it is asked for");
+    assert_eq!((lane.is_paging(), lane.store.horizon), (true, Some((after(1), Pos(0)))), "it is asked for");
     assert_eq!(sent(&mut lane, NOW).len(), WINDOW / 4, "what comes before goes on");
 }
 
@@ -285,11 +327,11 @@ fn a_new_home_starts_without_tokens_and_probes_after_a_whole_cooldown() {
     let breaker = BreakerPolicy { cooldown: Micros::from_secs(60), ..BreakerPolicy::default() };
     let old =
         Endpoint { rate_limit: limit, breaker, created_at: NOW.minus(Micros::from_secs(9)), ..endpoint() };
-    let mut lane = Lane::inherited(Arc::new(old.clone()), false, NOW, NOW);
+    let mut lane = Lane::inherited(Arc::new(old.clone()), None, NOW, NOW);
     offer(&mut lane, (1..=30).map(delivery));
     assert_eq!(sent(&mut lane, NOW), [0; 0]);
     assert_eq!(sent(&mut lane, after(1)).len(), 10);
-    let mut lane = Lane::inherited(Arc::new(old), false, NOW, NOW);
+    let mut lane = Lane::inherited(Arc::new(old), None, NOW, NOW);
     let opened_at = Some(NOW.minus(Micros::from_secs(59)));
     lane.inherit(&Kept { failures: 5, opened_at, quiet_until: None }, NOW);
     assert_eq!(lane.kept(NOW), Some(Kept { failures: 5, opened_at, quiet_until: None }));

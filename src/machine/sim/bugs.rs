@@ -22,6 +22,8 @@ pub enum Bug {
     RetryAfterIgnored,
     /// After a start only deliveries never tried are read from the store.
     CrashLosesRetrying,
+    /// After a start only the older half of what waits is read from the store.
+    StoredTooLittle,
     /// What expired is not recorded.
     ExpiredNeverFires,
     /// The result of a cancelled delivery does not give back its slot.
@@ -36,7 +38,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every mistake.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeCommit,
         Self::NoRevisionGuard,
         Self::TerminalOverwritten,
@@ -46,6 +48,7 @@ impl Bug {
         Self::BucketNotTaken,
         Self::RetryAfterIgnored,
         Self::CrashLosesRetrying,
+        Self::StoredTooLittle,
         Self::ExpiredNeverFires,
         Self::SlotLeaks,
         Self::FeedFromTooLate,

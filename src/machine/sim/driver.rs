@@ -13,7 +13,7 @@ use crate::{
     domain::{Delivery, Timestamp},
     machine::{
         breaker::Position,
-        lane::{Step, Turn},
+        lane::{Page, Step},
     },
 };
 
@@ -28,7 +28,7 @@ impl World {
             let Some(engine) = &mut self.engine else { return };
             let (life, place) = (engine.life, &mut engine.lanes[at]);
             let Some(lane) = &mut place.lane else { return };
-            let step = lane.next(now);
+            let step = lane.next(self.room, now);
             match step {
                 Step::Send(delivery) => {
                     self.checks.sent(&delivery, lane, &self.store.rows, now);
@@ -46,11 +46,11 @@ impl World {
                     }
                     self.write(Write::Expire(delivery));
                 }
-                Step::Page(from, count) => {
+                Step::Page(page) => {
                     if std::mem::replace(&mut place.paging, true) {
                         self.checks.fail("two pages asked for at once");
                     }
-                    self.read(at, life, from, count);
+                    self.read(at, life, page);
                 }
                 Step::Wait(until) => return self.rest(at, life, until),
             }
@@ -74,10 +74,10 @@ impl World {
     }
 
     /// Reads a page: taken now, here a little later.
-    fn read(&mut self, at: usize, life: u32, from: Turn, count: usize) {
+    fn read(&mut self, at: usize, life: u32, asked: Page) {
         let Some(engine) = &mut self.engine else { return };
         let fails = self.chance.happens(self.faults.page_fails);
-        let fresh = self.store.page(at, from, count);
+        let fresh = self.store.page(at, asked);
         let (mut page, last) = match &engine.lanes[at].last_page {
             Some(old) if self.bug == Some(Bug::StalePage) => old.clone(),
             _ => fresh.clone(),
@@ -87,11 +87,13 @@ impl World {
             page.retain(|delivery| delivery.attempts == 0);
         }
         self.pages += 1;
-        self.trace(|| format!("  page of {count} for {at}: {} rows, last {last}, fails {fails}", page.len()));
+        self.trace(|| {
+            format!("  page of {} for {at}: {} rows, last {last}, fails {fails}", asked.limit, page.len())
+        });
         let page = (!fails).then_some(page);
         let slow = self.chance.happens(self.faults.slow_page);
         let delay = if slow { self.chance.millis(0, 5_000) } else { self.delay() };
-        if from.0 > Timestamp(i64::MIN) && self.rushes > 0 && self.chance.happens(self.faults.rush) {
+        if asked.from.0 > Timestamp(i64::MIN) && self.rushes > 0 && self.chance.happens(self.faults.rush) {
             self.rushes -= 1;
             let count = self.chance.within(260, 400) as usize;
             self.agenda.add(self.now, Happening::Publish { endpoint: at, count, urgent: true });

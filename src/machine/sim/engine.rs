@@ -11,7 +11,7 @@ use super::{
     world::World,
 };
 use crate::{
-    domain::{Answer, Delivery, Endpoint, State, Timestamp},
+    domain::{Answer, Delivery, Endpoint, Pos, State, Timestamp},
     machine::{
         breaker::Signal,
         judge::{self, Next},
@@ -51,9 +51,11 @@ impl World {
     pub fn start(&mut self) {
         self.life += 1;
         self.checks.started(&self.store.endpoints, self.now);
+        let older = if self.bug == Some(Bug::StoredTooLittle) { 2 } else { 1 };
+        let stored = self.store.rows.last_key_value().map(|(pos, _)| Pos(pos.0 / older));
         let place = |endpoint: &Arc<Endpoint>| {
             let endpoint = mistaken(endpoint, self.bug);
-            let lane = Some(Lane::new(Arc::clone(&endpoint), true, self.now));
+            let lane = Some(Lane::new(Arc::clone(&endpoint), stored, self.now));
             Place { lane, endpoint, wake_at: None, paging: false, last_page: None }
         };
         let lanes: Vec<_> = self.store.endpoints.iter().map(place).collect();
@@ -96,7 +98,7 @@ impl World {
         if place.lane.is_none() && !delivery.is_open() && entry.attempt.is_none() {
             return;
         }
-        let lane = place.lane.get_or_insert_with(|| Lane::new(Arc::clone(&place.endpoint), false, now));
+        let lane = place.lane.get_or_insert_with(|| Lane::new(Arc::clone(&place.endpoint), None, now));
         if entry.attempt.is_some() {
             watch.recorded(pos);
             lane.recorded(pos);

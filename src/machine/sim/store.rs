@@ -14,7 +14,7 @@ use crate::{
     domain::{Cause, Delivery, Endpoint, EndpointState, Micros, Outcome, Pos, State, Timestamp},
     machine::{
         judge::{self, Verdict},
-        lane::Turn,
+        lane::Page,
         samples,
     },
 };
@@ -132,11 +132,11 @@ impl Store {
         self.open.iter().map(BTreeMap::len).sum()
     }
 
-    /// The first open deliveries of an endpoint from a turn on, and whether these are all.
-    pub fn page(&self, endpoint: usize, from: Turn, count: usize) -> (Vec<Arc<Delivery>>, bool) {
-        let page: Vec<_> =
-            self.open[endpoint].range(from..).map(|(_, it)| Arc::clone(it)).take(count).collect();
-        let last = page.len() < count;
+    /// Open deliveries of an endpoint, and whether these are all that were asked for.
+    pub fn page(&self, endpoint: usize, asked: Page) -> (Vec<Arc<Delivery>>, bool) {
+        let found = self.open[endpoint].range(asked.from..).filter(|((_, pos), _)| *pos <= asked.upto);
+        let page: Vec<_> = found.map(|(_, it)| Arc::clone(it)).take(asked.limit).collect();
+        let last = page.len() < asked.limit;
         (page, last)
     }
 
