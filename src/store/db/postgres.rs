@@ -131,6 +131,7 @@ impl Server {
                 ("enable_bitmapscan", "off"),
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
+                ("enable_memoize", "off"),
                 ("plan_cache_mode", "force_generic_plan"),
                 ("jit", "off"),
                 ("client_min_messages", "warning"),
