@@ -20,12 +20,15 @@
 //! events nor a flood of new events starves retries.
 
 mod held;
+mod outside;
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
-
-use self::held::{Held, Place};
+pub use self::outside::Page;
+use self::{
+    held::{Held, Place},
+    outside::Outside,
+};
 use super::{
     breaker::{Breaker, Position, Signal},
     bucket::Bucket,
@@ -65,7 +68,7 @@ pub struct Lane {
     /// The delivery that probes an endpoint whose breaker was open.
     probe: Option<Pos>,
     first_tries_in_row: u32,
-    store: Outside,
+    outside: Outside,
 }
 
 /// What of a lane outlives it: how a breaker stands that is not closed, and the silence
@@ -78,23 +81,6 @@ pub struct Kept {
     pub opened_at: Option<Timestamp>,
     /// The end of the silence.
     pub quiet_until: Option<Timestamp>,
-}
-
-/// What the lane knows of deliveries that wait in the store only.
-#[derive(Debug, Default)]
-struct Outside {
-    /// Every one of them has its turn here or later. Nothing: there are none.
-    horizon: Option<Turn>,
-    /// Every one of them has this number or an earlier one.
-    upto: Pos,
-    /// A page has been asked for, with which the lane may hold so many; otherwise 0.
-    paging: usize,
-    /// How often deliveries were asked for by their numbers, and not handed over yet.
-    fetching: u32,
-    /// The nearest turn left to the store since.
-    skipped: Option<Turn>,
-    /// Deliveries told of since; what the page says of them is older.
-    touched: FxHashSet<Pos>,
 }
 
 /// What to do next.
@@ -110,21 +96,9 @@ pub enum Step {
     Wait(Option<Timestamp>),
 }
 
-/// Open deliveries that wait in the store, nearest turn first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// With this turn or a later one.
-    pub from: Turn,
-    /// With this number or an earlier one.
-    pub upto: Pos,
-    /// So many at most.
-    pub limit: usize,
-}
-
 impl Lane {
     /// An empty lane. Deliveries up to `stored` may wait in the store; nothing: none do.
     pub fn new(endpoint: Arc<Endpoint>, stored: Option<Pos>, now: Timestamp) -> Self {
-        let horizon = stored.map(|_| (Timestamp(i64::MIN), Pos(0)));
         Self {
             bucket: Bucket::new(endpoint.rate_limit, now),
             breaker: Breaker::new(endpoint.breaker),
@@ -137,7 +111,7 @@ impl Lane {
             gone: None,
             probe: None,
             first_tries_in_row: 0,
-            store: Outside { horizon, upto: stored.unwrap_or_default(), ..Outside::default() },
+            outside: Outside::new(stored),
         }
     }
 
@@ -193,7 +167,7 @@ impl Lane {
     /// may hold while it flows, if more than a window.
     pub fn offer(&mut self, delivery: Arc<Delivery>, room: usize, now: Timestamp) {
         let pos = delivery.id.pos();
-        self.touch(pos);
+        self.outside.touch(pos);
         match self.held.places.get(&pos) {
             Some(Place::InFlight | Place::Landed) => return,
             Some(Place::Expiring) => {
@@ -209,7 +183,7 @@ impl Lane {
         if !delivery.is_open() {
             return;
         }
-        self.held.insert(delivery, self.store.horizon, now);
+        self.held.insert(delivery, self.outside.horizon(), now);
         if self.held() > WINDOW {
             let room = if self.flows(now) { room.max(WINDOW) } else { WINDOW };
             self.shed(room);
@@ -242,7 +216,7 @@ impl Lane {
     pub fn recorded(&mut self, pos: Pos) {
         // Without its place, an older row of what is read would pass for news, also if
         // the delivery has ended and is not offered again.
-        self.touch(pos);
+        self.outside.touch(pos);
         if self.held.places.get(&pos) == Some(&Place::Landed) {
             self.held.places.remove(&pos);
             self.landed -= 1;
@@ -252,33 +226,30 @@ impl Lane {
 
     /// The page that was asked for. `last` says that the store holds no more of it.
     pub fn paged(&mut self, page: Vec<Arc<Delivery>>, last: bool, now: Timestamp) {
-        let room = self.held().max(self.store.paging);
+        let room = self.claimed();
         let end = page.last().map(|delivery| (delivery.turn_at, Pos(delivery.id.pos().0 + 1)));
-        let horizon = [end.filter(|_| !last), self.store.skipped.take()].into_iter().flatten().min();
-        self.store.horizon = horizon;
-        self.store.paging = 0;
+        let horizon = self.outside.read(end.filter(|_| !last));
         self.held.advance(horizon, now);
         for delivery in page {
             let pos = delivery.id.pos();
-            if !self.held.places.contains_key(&pos) && !self.store.touched.contains(&pos) {
+            if !self.held.places.contains_key(&pos) && self.outside.is_news(pos) {
                 self.held.insert(delivery, horizon, now);
             }
         }
-        self.settle_reads();
+        self.outside.settle();
         self.shed(room);
     }
 
     /// Deliveries that others made or changed are being read by their numbers: what is
     /// told of them meanwhile is newer.
     pub fn fetch(&mut self) {
-        self.store.fetching += 1;
+        self.outside.fetch();
     }
 
     /// Such a read is over; [`Lane::offer`] each of these, if it is [`Lane::is_news`],
     /// before this.
     pub fn fetched(&mut self) {
-        self.store.fetching = self.store.fetching.saturating_sub(1);
-        self.settle_reads();
+        self.outside.fetched();
     }
 
     /// A delivery is over, by what somebody else did.
@@ -296,15 +267,15 @@ impl Lane {
 
     /// Whether nothing was told of a delivery since it was asked for.
     pub fn is_news(&self, pos: Pos) -> bool {
-        !self.store.touched.contains(&pos)
+        self.outside.is_news(pos)
     }
 
     /// Deliveries up to a number were made for it elsewhere and are left to the store: their
     /// turns are not before this.
     pub fn leave_outside(&mut self, turn_at: Timestamp, upto: Pos) {
-        let known = self.store.horizon;
-        self.leave((turn_at, Pos(0)), upto);
-        if let Some(horizon) = self.store.horizon.filter(|it| Some(*it) != known) {
+        let known = self.outside.horizon();
+        self.outside.leave((turn_at, Pos(0)), upto);
+        if let Some(horizon) = self.outside.horizon().filter(|it| Some(*it) != known) {
             self.held.recede(horizon);
         }
     }
@@ -312,27 +283,12 @@ impl Lane {
     /// Whether what has such a turn would be left to the store anyway: it waits behind
     /// others, and there is no room for it.
     pub fn leaves(&mut self, turn_at: Timestamp, now: Timestamp) -> bool {
-        !self.reaches((turn_at, Pos(0))) && self.held() >= WINDOW && !self.flows(now)
-    }
-
-    fn touch(&mut self, pos: Pos) {
-        if self.is_paging() || self.store.fetching > 0 {
-            self.store.touched.insert(pos);
-        }
-    }
-
-    /// Forgets what was told during reads once there are none.
-    fn settle_reads(&mut self) {
-        if !self.is_paging() && self.store.fetching == 0 {
-            self.store.touched.clear();
-        }
+        !self.outside.is_behind((turn_at, Pos(0))) && self.held() >= WINDOW && !self.flows(now)
     }
 
     /// The page could not be read; it will be asked for again.
     pub fn page_failed(&mut self) {
-        self.store.paging = 0;
-        self.store.skipped = None;
-        self.settle_reads();
+        self.outside.fail();
     }
 
     /// The next thing to do; `room` as for [`Lane::offer`]. Call until it says to wait.
@@ -370,13 +326,9 @@ impl Lane {
 
     /// What to read next, once little is left before the horizon.
     fn page(&mut self, room: usize, now: Timestamp) -> Option<Page> {
-        let from = self.store.horizon.filter(|_| !self.is_paging())?;
+        self.outside.horizon()?;
         let full = if self.flows(now) { room.clamp(WINDOW, PAGE) } else { WINDOW };
-        let near = self.held.near();
-        (near <= full / 4).then(|| {
-            self.store.paging = full;
-            Page { from, upto: self.store.upto, limit: full - near }
-        })
+        self.outside.ask(self.held.near(), full)
     }
 
     /// Whether nothing holds the lane back but what is in flight.
@@ -441,8 +393,7 @@ impl Lane {
             && self.breaker.failures() == 0
             && self.quiet_until.is_none_or(|until| until <= now)
             && self.bucket.is_full(now);
-        let reads = self.is_paging() || self.store.fetching > 0;
-        rested && self.held.places.is_empty() && self.store.horizon.is_none() && !reads
+        rested && self.held.places.is_empty() && self.outside.is_nothing()
     }
 
     /// Waiting deliveries held in memory.
@@ -452,16 +403,7 @@ impl Lane {
 
     /// The same, or as many as it may be with the page under way.
     pub fn claimed(&self) -> usize {
-        self.held().max(self.store.paging)
-    }
-
-    fn is_paging(&self) -> bool {
-        self.store.paging > 0
-    }
-
-    /// Whether whatever waits and has this turn is held here.
-    fn reaches(&self, turn: Turn) -> bool {
-        self.store.horizon.is_none_or(|horizon| turn < horizon)
+        self.held().max(self.outside.asked())
     }
 
     fn send(&mut self) -> Arc<Delivery> {
@@ -488,18 +430,7 @@ impl Lane {
             && let Some(turn) = self.held.furthest()
         {
             self.held.take(turn.1);
-            self.leave(turn, turn.1);
-        }
-    }
-
-    /// What has this turn or a later one, up to a number, may wait in the store only.
-    fn leave(&mut self, turn: Turn, upto: Pos) {
-        let nearest = |known: Option<Turn>| Some(known.map_or(turn, |known| known.min(turn)));
-        self.store.horizon = nearest(self.store.horizon);
-        self.store.upto = self.store.upto.max(upto);
-        if self.is_paging() {
-            // The page does not know of it, so the next one has to find it.
-            self.store.skipped = nearest(self.store.skipped);
+            self.outside.leave(turn, turn.1);
         }
     }
 }
@@ -514,7 +445,7 @@ impl Lane {
 
     /// Whether all that waits up to this turn waits in memory.
     pub(super) fn is_complete(&self, turn: Turn) -> bool {
-        self.reaches(turn)
+        self.outside.is_behind(turn)
     }
 
     /// Attempts that are over and not recorded.
