@@ -94,6 +94,8 @@ impl Dispatcher {
             return;
         }
         self.hands.mark_unchanged();
+        // What was learned before a share came passed it by: its lanes have to read it.
+        let learned = self.cursor.position();
         let (mut came, mut gone) = (Vec::new(), Vec::new());
         for shard in Shard::all() {
             let ((tenure, since), ours) =
@@ -103,6 +105,7 @@ impl Dispatcher {
                 gone.push(shard);
             }
             if ours && known.is_none_or(|known| known.epoch < tenure.epoch) {
+                let since = since.max(learned);
                 came.push((shard, Tenure { epoch: tenure.epoch, since, at: Some(now), stage: Stage::Found }));
             }
         }
