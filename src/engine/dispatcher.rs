@@ -220,6 +220,12 @@ impl Slot {
         self.lane.claimed().saturating_sub(WINDOW)
     }
 
+    /// How many waiting deliveries the lane may hold while it flows, if those of all lanes
+    /// are so many beyond their windows.
+    fn room(&self, beyond: usize) -> usize {
+        self.lane.held().max(WINDOW) + ROOM.saturating_sub(beyond)
+    }
+
     /// Does something with the lane and keeps the account of what is held.
     pub fn change<T>(&mut self, beyond: &mut usize, work: impl FnOnce(&mut Lane) -> T) -> T {
         let before = self.beyond();
@@ -390,9 +396,8 @@ impl Dispatcher {
         // Beyond the window only what has its event at hand: the others come with it in
         // a page, where alone each would have to read its own.
         let held = slot.lane.held();
-        let free = ROOM.saturating_sub(self.beyond);
         let far = held < WINDOW || self.store.hot().has(delivery.event.pos());
-        let room = held.max(WINDOW) + if far { free } else { 0 };
+        let room = if far { slot.room(self.beyond) } else { held.max(WINDOW) };
         slot.change(&mut self.beyond, |lane| lane.offer(Arc::clone(delivery), room, now));
         self.wake(key);
     }
@@ -459,7 +464,7 @@ impl Dispatcher {
                 continue;
             }
             let epoch = self.tenures.of(key).map_or(0, |tenure| tenure.epoch);
-            let room = slot.lane.held().max(WINDOW) + ROOM.saturating_sub(self.beyond);
+            let room = slot.room(self.beyond);
             let step = slot.change(&mut self.beyond, |lane| lane.next(room, now));
             let caller = Arc::clone(&slot.caller);
             match step {
@@ -584,9 +589,7 @@ impl Dispatcher {
     pub(super) fn ensure_lane(&mut self, key: EndpointKey, now: Timestamp) -> bool {
         if !self.lanes.contains_key(&key) {
             let Some(endpoint) = self.store.routes().get(key) else { return false };
-            // Once it is known what waits for a share, there is a lane for each of these.
-            let new = self.tenures.of(key).filter(|_| self.tenures.is_new(key));
-            self.open_lane(&endpoint, new.map(|it| it.since), now);
+            self.open_lane(&endpoint, self.tenures.unfound(key), now);
         }
         true
     }

@@ -69,9 +69,10 @@ impl Tenures {
         self.of(endpoint).is_some_and(|it| it.epoch == epoch)
     }
 
-    /// Whether all that waits for an endpoint's share is yet to be found.
-    pub fn is_new(&self, endpoint: EndpointKey) -> bool {
-        self.of(endpoint).is_some_and(|it| it.stage == Stage::Found)
+    /// Up to where deliveries of an endpoint's share may wait in the store, while they are
+    /// yet to be found. Once they are, there is a lane for each of their endpoints.
+    pub fn unfound(&self, endpoint: EndpointKey) -> Option<Pos> {
+        self.of(endpoint).filter(|it| it.stage == Stage::Found).map(|it| it.since)
     }
 
     /// All of them, as they have always been here.

@@ -18,14 +18,14 @@ pub(super) fn table(columns: &[Column<'_>], numbered: bool) -> Result<(String, P
     let mut arguments = PgArguments::default();
     let (mut shown, mut arrays, mut names): (Vec<String>, _, _) = (Vec::new(), Vec::new(), Vec::new());
     for (at, column) in columns.iter().enumerate() {
-        if let Some(twin) = columns[..at].iter().position(|other| other == column) {
-            shown.push(shown[twin].clone());
-            continue;
-        }
         let (kind, next) = (column.name(), arguments.len() + 1);
         if column.is_constant() {
+            // Also if another is the same: that may be so by chance, and each form of a
+            // statement is prepared for itself.
             shown.push(format!("${next}::{kind}"));
             column.add_first(&mut arguments)?;
+        } else if let Some(twin) = columns[..at].iter().position(|other| other == column) {
+            shown.push(shown[twin].clone());
         } else {
             shown.push(format!("c{at}"));
             arrays.push(format!("${next}::{kind}[]"));
