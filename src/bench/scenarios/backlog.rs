@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use tokio::net::TcpSocket;
 
-use super::plain::{compare, fresh};
+use super::plain::fresh;
 use crate::bench::{
     ledger::Ledger,
     load::{Load, fill, subscriber},
     publish::Publisher,
-    rival,
+    rival::Rival,
     run::Setup,
     sample::{self, Sample},
     server::{Home, Server},
@@ -58,7 +58,7 @@ pub async fn backlog(setup: &Setup, load: Load, shelf: &mut Option<Backlog>) -> 
         Some(backlog) => backlog,
         None => shelf.insert(Backlog::make(setup).await?),
     };
-    let raw = rival::run(setup, load.deliveries()).await?;
+    let rival = Rival::before(setup, load.deliveries()).await?;
     let (_home, server) = fresh(setup).await?;
     let (empty, empty_start) = (load.run(setup, &server).await?, server.start_seconds);
     server.stop().await?;
@@ -73,7 +73,7 @@ pub async fn backlog(setup: &Setup, load: Load, shelf: &mut Option<Backlog>) -> 
     let mut sample = load.run(setup, &server).await?;
     server.stop().await?;
 
-    compare(&mut sample, &raw);
+    rival.after(setup, &mut sample).await?;
     let of = |sample: &Sample, name| sample.get(name).unwrap_or_default();
     sample.set("waiting", waiting as f64);
     sample.set("start_to_ready_seconds", start);

@@ -8,11 +8,11 @@ use std::sync::{
 use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 
-use super::plain::{compare, fresh};
+use super::plain::fresh;
 use crate::{
     bench::{
         load::{Load, subscriber},
-        rival,
+        rival::Rival,
         run::Setup,
         sample::{self, Sample},
         server::{Home, Server},
@@ -48,7 +48,7 @@ pub async fn endpoints(setup: &Setup, load: Load, shelf: &mut Option<Registry>) 
         Some(registry) => registry,
         None => shelf.insert(Registry::make(setup).await?),
     };
-    let raw = rival::run(setup, load.deliveries()).await?;
+    let rival = Rival::before(setup, load.deliveries()).await?;
     let server = Server::start(setup, Arc::clone(&registry.few), &[]).await?;
     let few = load.run(setup, &server).await?;
     server.stop().await?;
@@ -58,7 +58,7 @@ pub async fn endpoints(setup: &Setup, load: Load, shelf: &mut Option<Registry>) 
     let mut sample = load.run(setup, &server).await?;
     server.stop().await?;
 
-    compare(&mut sample, &raw);
+    rival.after(setup, &mut sample).await?;
     let of = |sample: &Sample, name| sample.get(name).unwrap_or_default();
     sample.set("endpoints", f64::from(setup.options.endpoints));
     sample.set("cpu_to_that_with_10_endpoints", ratio(of(&sample, sample::CPU), of(&few, sample::CPU)));

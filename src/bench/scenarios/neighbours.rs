@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 
-use super::plain::{compare, fresh};
+use super::plain::fresh;
 use crate::bench::{
     ledger::Ledger,
     load::{Load, fill, subscriber},
     publish::Publisher,
     receiver::{Manner, Receiver},
-    rival,
+    rival::Rival,
     run::Setup,
     sample::{self, Sample},
 };
@@ -28,7 +28,7 @@ const BATCH: u64 = 50;
 
 /// The trickle without the others, and then beside them.
 pub async fn neighbours(setup: &Setup, load: Load) -> Result<Sample> {
-    let raw = rival::run(setup, load.deliveries()).await?;
+    let rival = Rival::before(setup, load.deliveries()).await?;
     let (_home, server) = fresh(setup).await?;
     let alone = load.run(setup, &server).await?;
 
@@ -49,7 +49,7 @@ pub async fn neighbours(setup: &Setup, load: Load) -> Result<Sample> {
     drop(hanging);
     server.stop().await?;
 
-    compare(&mut sample, &raw);
+    rival.after(setup, &mut sample).await?;
     sample.set("waiting", waiting as f64);
     sample.set("alone_delivery_p50_ms", alone.get(sample::DELIVERY_P50).unwrap_or_default());
     sample.set("alone_delivery_p99_ms", alone.get(sample::DELIVERY_P99).unwrap_or_default());

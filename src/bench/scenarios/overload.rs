@@ -9,7 +9,6 @@ use std::{
 use anyhow::Result;
 use tokio::time::sleep;
 
-use super::plain::compare;
 use crate::bench::{
     flood::flood,
     floor::pulse,
@@ -17,7 +16,7 @@ use crate::bench::{
     load::{EVENT_TYPE, Load, arrival, costs, recorded, subscriber},
     publish::{Publisher, Way},
     receiver::{Manner, Receiver},
-    rival,
+    rival::Rival,
     run::Setup,
     sample::{self, Sample},
     server::{Home, Server},
@@ -36,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// has arrived.
 pub async fn overload(setup: &Setup) -> Result<Sample> {
     let load = Load { way: Way::Batch(100), events: CAPACITY_EVENTS, fanout: 1, manner: Manner::Prompt };
-    let raw = rival::run(setup, load.deliveries()).await?;
+    let rival = Rival::before(setup, load.deliveries()).await?;
     let home = Arc::new(Home::new(setup.options.store.as_deref())?);
     let flags = setup.options.max_queue.map(|most| format!("--max-queue={most}"));
     let server = Server::start(setup, home, flags.as_slice()).await?;
@@ -73,7 +72,7 @@ pub async fn overload(setup: &Setup) -> Result<Sample> {
     let mut sample = costs(&before, &server.usage()?, ledger.acks());
     server.stop().await?;
 
-    compare(&mut sample, &raw);
+    rival.after(setup, &mut sample).await?;
     sample.set(sample::RATE, rate);
     tell(&mut sample, &ledger, &tally);
     pulses.sort_unstable();
