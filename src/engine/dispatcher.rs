@@ -76,72 +76,8 @@ pub async fn start(
     lease: Arc<Lease>,
     stop: CancellationToken,
 ) -> Result<(Handle, tokio::task::JoinHandle<Result<(), feed::Error>>), feed::Error> {
-    // The position first: what is committed while the lanes are found comes after.
-    let cursor = Cursor::open(Arc::clone(&store), Start::Now).await?;
-    let shared = store.is_shared();
-    let waiting = if shared { Vec::new() } else { store.endpoints_waiting().await? };
-    let (asks, questions) = mpsc::channel(ASKS_MAX);
-    let (pages_out, pages) = mpsc::unbounded_channel();
-    let (landings_out, landings) = mpsc::unbounded_channel();
-    let (found_out, found) = mpsc::unbounded_channel();
-    let (fetched_out, fetched) = mpsc::unbounded_channel();
-    let (kept_out, kept) = mpsc::unbounded_channel();
-    let mut hands = store.shards().subscribe();
-    // Also what came before this.
-    hands.mark_changed();
-    let tasks = TaskTracker::new();
-    tasks.spawn(keep(Arc::clone(&store), kept));
-    let now = clock.now();
-    let lease_of_attempts = Arc::clone(&lease);
-    let context = Context {
-        store: Arc::clone(&store),
-        client,
-        clock: clock.clone(),
-        entropy,
-        lease: lease_of_attempts,
-    };
-    let context = Arc::new(context);
-    let mut dispatcher = Dispatcher {
-        config,
-        store,
-        clock,
-        context,
-        cursor,
-        questions,
-        pages,
-        pages_out,
-        landings,
-        landings_out,
-        finished: Vec::new(),
-        tasks,
-        tenures: if shared { Tenures::default() } else { Tenures::all() },
-        hands,
-        lease,
-        leaving: Vec::new(),
-        found,
-        found_out,
-        wanted: VecDeque::new(),
-        fetching: false,
-        fetched,
-        fetched_out,
-        kept_out,
-        lanes: FxHashMap::default(),
-        beyond: 0,
-        timers: BTreeSet::new(),
-        ready: Share::default(),
-        flying: FxHashMap::default(),
-        swept_at: now,
-        observer: Observer::default(),
-        page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
-    };
-    let stored = dispatcher.cursor.position();
-    for key in waiting {
-        if let Some(endpoint) = dispatcher.store.routes().get(key) {
-            dispatcher.open_lane(&endpoint, Some(stored), now);
-            dispatcher.wake(key);
-        }
-    }
-    Ok((Handle { asks }, tokio::spawn(dispatcher.run(stop))))
+    let (dispatcher, handle) = Dispatcher::open(config, store, client, clock, entropy, lease).await?;
+    Ok((handle, tokio::spawn(dispatcher.run(stop))))
 }
 
 /// A page that a lane asked for.
@@ -236,7 +172,84 @@ impl Slot {
 }
 
 impl Dispatcher {
-    async fn run(mut self, stop: CancellationToken) -> Result<(), feed::Error> {
+    /// One that has found what waits, if all of it is this process's, and has done nothing yet.
+    pub(super) async fn open(
+        config: Config,
+        store: Arc<Store>,
+        client: Client,
+        clock: Clock,
+        entropy: Entropy,
+        lease: Arc<Lease>,
+    ) -> Result<(Self, Handle), feed::Error> {
+        // The position first: what is committed while the lanes are found comes after.
+        let cursor = Cursor::open(Arc::clone(&store), Start::Now).await?;
+        let shared = store.is_shared();
+        let waiting = if shared { Vec::new() } else { store.endpoints_waiting().await? };
+        let (asks, questions) = mpsc::channel(ASKS_MAX);
+        let (pages_out, pages) = mpsc::unbounded_channel();
+        let (landings_out, landings) = mpsc::unbounded_channel();
+        let (found_out, found) = mpsc::unbounded_channel();
+        let (fetched_out, fetched) = mpsc::unbounded_channel();
+        let (kept_out, kept) = mpsc::unbounded_channel();
+        let mut hands = store.shards().subscribe();
+        // Also what came before this.
+        hands.mark_changed();
+        let tasks = TaskTracker::new();
+        tasks.spawn(keep(Arc::clone(&store), kept));
+        let now = clock.now();
+        let lease_of_attempts = Arc::clone(&lease);
+        let context = Context {
+            store: Arc::clone(&store),
+            client,
+            clock: clock.clone(),
+            entropy,
+            lease: lease_of_attempts,
+        };
+        let context = Arc::new(context);
+        let mut dispatcher = Self {
+            config,
+            store,
+            clock,
+            context,
+            cursor,
+            questions,
+            pages,
+            pages_out,
+            landings,
+            landings_out,
+            finished: Vec::new(),
+            tasks,
+            tenures: if shared { Tenures::default() } else { Tenures::all() },
+            hands,
+            lease,
+            leaving: Vec::new(),
+            found,
+            found_out,
+            wanted: VecDeque::new(),
+            fetching: false,
+            fetched,
+            fetched_out,
+            kept_out,
+            lanes: FxHashMap::default(),
+            beyond: 0,
+            timers: BTreeSet::new(),
+            ready: Share::default(),
+            flying: FxHashMap::default(),
+            swept_at: now,
+            observer: Observer::default(),
+            page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
+        };
+        let stored = dispatcher.cursor.position();
+        for key in waiting {
+            if let Some(endpoint) = dispatcher.store.routes().get(key) {
+                dispatcher.open_lane(&endpoint, Some(stored), now);
+                dispatcher.wake(key);
+            }
+        }
+        Ok((dispatcher, Handle { asks }))
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), feed::Error> {
         while !stop.is_cancelled() {
             let now = self.clock.now();
             self.change_hands(now);
@@ -341,7 +354,7 @@ impl Dispatcher {
     }
 
     /// Takes a batch from the feed; says whether the cursor moved.
-    async fn follow(&mut self, now: Timestamp) -> Result<bool, feed::Error> {
+    pub(super) async fn follow(&mut self, now: Timestamp) -> Result<bool, feed::Error> {
         let before = self.cursor.position();
         let heard = match self.cursor.step(BATCH).await {
             Ok(feed::Step::Changes(changes)) => {

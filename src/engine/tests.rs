@@ -8,17 +8,17 @@ use std::{
 use axum::{Router, extract::State as Shared, http::StatusCode, routing::post};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Handle, Lease, start};
+use super::{Config, Handle, Lease, dispatcher::Dispatcher};
 use crate::{
     clock::Clock,
     domain::{
         BreakerPolicy, Endpoint, EndpointState, Micros, NewEvent, Payload, Pos, RateLimit, RetryPolicy,
-        State, TenantKey, Timestamp,
+        Shard, State, TenantKey, Timestamp,
     },
     egress::{self, Client, Policy},
     entropy::Entropy,
     feed::{Cursor, Start},
-    store::{self, Created, Publish, Store},
+    store::{self, Created, Publish, Scratch, Store},
 };
 
 type Requests = Arc<Mutex<HashMap<String, u32>>>;
@@ -50,46 +50,27 @@ struct House {
 }
 
 async fn house(folder: &std::path::Path) -> House {
-    let config = store::Config::sample(store::Location::Directory(folder.to_owned()));
-    let (store, _) = Store::open(config).await.unwrap();
-    let (clock, stop) = (Clock::system(), CancellationToken::new());
+    let (dispatcher, engine) = dispatcher(store::Location::Directory(folder.to_owned())).await;
+    House::of(dispatcher, engine)
+}
+
+/// One that does not run yet, on a store that is opened for it.
+async fn dispatcher(location: store::Location) -> (Dispatcher, Handle) {
+    let (store, _) = Store::open(store::Config::sample(location)).await.unwrap();
+    let clock = Clock::system();
     let client = Client::new(egress::Config::default(), clock.clone()).unwrap();
-    let policy = Policy::loopback();
-    let config = Config { in_flight_max: 256, policy, grace: std::time::Duration::from_secs(5) };
+    let config =
+        Config { in_flight_max: 256, policy: Policy::loopback(), grace: std::time::Duration::from_secs(5) };
     let (entropy, lease) = (Entropy::seeded(1), Arc::new(Lease::forever()));
-    let (engine, task) =
-        start(config, Arc::clone(&store), client, clock.clone(), entropy, lease, stop.clone()).await.unwrap();
-    House { store, _engine: engine, stop, task, clock }
+    Dispatcher::open(config, store, client, clock, entropy, lease).await.unwrap()
 }
 
 impl House {
-    async fn endpoint(&self, id: &str, url: &str, state: EndpointState) {
-        let retry = RetryPolicy { initial_delay: Micros::from_millis(20), ..RetryPolicy::default() };
-        let endpoint = Endpoint {
-            state,
-            retry,
-            rate_limit: RateLimit { disabled: true, ..RateLimit::default() },
-            max_in_flight: 32,
-            breaker: BreakerPolicy { disabled: true, ..BreakerPolicy::default() },
-            ..Endpoint::new(TenantKey::DEFAULT, id, url, self.clock.now())
-        };
-        assert!(matches!(self.store.create_endpoint(endpoint).await.unwrap(), Created::Done(_)));
-    }
-
-    async fn publish(&self, count: u32) {
-        let event = |it: u32| NewEvent {
-            tenant: TenantKey::DEFAULT,
-            event_type: "user.created".into(),
-            payload: Payload { content_type: "application/json".into(), data: it.to_string().into() },
-            idempotency_key: String::new(),
-            priority: 0,
-            deliver_at: None,
-            expires_at: None,
-            metadata: BTreeMap::new(),
-        };
-        let events = (0..count).map(event).collect();
-        let publish = Publish { events, atomic: false, in_turn: false, at: self.clock.now(), salt: 3 };
-        self.store.publish(publish).await.unwrap();
+    fn of(dispatcher: Dispatcher, engine: Handle) -> Self {
+        let (store, clock) = (Arc::clone(&dispatcher.store), dispatcher.clock.clone());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(dispatcher.run(stop.clone()));
+        Self { store, _engine: engine, stop, task, clock }
     }
 
     /// Follows the feed until so many deliveries have arrived.
@@ -106,13 +87,42 @@ impl House {
     }
 }
 
+async fn endpoint(store: &Store, id: &str, url: &str, state: EndpointState) {
+    let retry = RetryPolicy { initial_delay: Micros::from_millis(20), ..RetryPolicy::default() };
+    let endpoint = Endpoint {
+        state,
+        retry,
+        rate_limit: RateLimit { disabled: true, ..RateLimit::default() },
+        max_in_flight: 32,
+        breaker: BreakerPolicy { disabled: true, ..BreakerPolicy::default() },
+        ..Endpoint::new(TenantKey::DEFAULT, id, url, Clock::system().now())
+    };
+    assert!(matches!(store.create_endpoint(endpoint).await.unwrap(), Created::Done(_)));
+}
+
+async fn publish(store: &Store, count: u32) {
+    let event = |it: u32| NewEvent {
+        tenant: TenantKey::DEFAULT,
+        event_type: "user.created".into(),
+        payload: Payload { content_type: "application/json".into(), data: it.to_string().into() },
+        idempotency_key: String::new(),
+        priority: 0,
+        deliver_at: None,
+        expires_at: None,
+        metadata: BTreeMap::new(),
+    };
+    let events = (0..count).map(event).collect();
+    let publish = Publish { events, atomic: false, in_turn: false, at: Clock::system().now(), salt: 3 };
+    store.publish(publish).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_event_arrives_once_and_more_than_a_window_of_them_too() {
     let folder = tempfile::tempdir().unwrap();
     let house = house(folder.path()).await;
     let (url, requests) = receiver(0).await;
-    house.endpoint("one", &url, EndpointState::Active).await;
-    house.publish(1000).await;
+    endpoint(&house.store, "one", &url, EndpointState::Active).await;
+    publish(&house.store, 1000).await;
     house.delivered(1000).await;
     let requests = requests.lock().unwrap();
     assert_eq!(requests.len(), 1000);
@@ -124,8 +134,8 @@ async fn a_refused_delivery_is_tried_until_it_arrives() {
     let folder = tempfile::tempdir().unwrap();
     let house = house(folder.path()).await;
     let (url, requests) = receiver(2).await;
-    house.endpoint("one", &url, EndpointState::Active).await;
-    house.publish(300).await;
+    endpoint(&house.store, "one", &url, EndpointState::Active).await;
+    publish(&house.store, 300).await;
     house.delivered(300).await;
     assert!(requests.lock().unwrap().values().all(|count| *count == 3));
 }
@@ -135,8 +145,8 @@ async fn what_waits_is_found_again_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let first = house(folder.path()).await;
     let (url, requests) = receiver(0).await;
-    first.endpoint("one", &url, EndpointState::Paused).await;
-    first.publish(600).await;
+    endpoint(&first.store, "one", &url, EndpointState::Paused).await;
+    publish(&first.store, 600).await;
     first.stop.cancel();
     first.task.await.unwrap().unwrap();
     first.store.close().await.unwrap();
@@ -152,4 +162,25 @@ async fn what_waits_is_found_again_after_a_restart() {
     second.store.edit_endpoint(TenantKey::DEFAULT, "one".to_owned(), None, now, resume).await.unwrap();
     second.delivered(600).await;
     assert!(requests.lock().unwrap().values().all(|count| *count == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_learned_just_before_its_share_came_is_sent() {
+    let cluster = std::env::var("HOOKWIRE_TEST_POSTGRES")
+        .expect("tests on PostgreSQL run by `make test`, or with a cluster of `tests/postgres start`");
+    let database = Scratch::make(&cluster).await.unwrap();
+    let server = store::Server::new(database.url(), false).unwrap();
+    let (mut dispatcher, engine) = dispatcher(store::Location::Server(Box::new(server))).await;
+    let store = Arc::clone(&dispatcher.store);
+    let (url, requests) = receiver(0).await;
+    endpoint(&store, "one", &url, EndpointState::Active).await;
+    dispatcher.change_hands(dispatcher.clock.now());
+    // Between this look at the shares and the next they come, and the feed tells of a delivery.
+    store.claim(Shard::all().map(|shard| (shard, 0)).collect()).await.unwrap();
+    publish(&store, 1).await;
+    while dispatcher.follow(dispatcher.clock.now()).await.unwrap() {}
+    let house = House::of(dispatcher, engine);
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, house.delivered(1)).await.expect("it is delivered");
+    assert_eq!(requests.lock().unwrap().len(), 1);
 }
