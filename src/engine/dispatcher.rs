@@ -485,9 +485,10 @@ impl Dispatcher {
                     let (pos, tenant) = (delivery.id.pos(), delivery.tenant);
                     self.ready.begin(tenant);
                     let (context, out) = (Arc::clone(&self.context), self.landings_out.clone());
-                    let task = self.tasks.spawn(async move {
+                    // In a box: a task is moved each time its state changes, whatever its size.
+                    let task = self.tasks.spawn(Box::pin(async move {
                         let _ = out.send(attempt::run(&context, &caller, delivery, epoch).await);
-                    });
+                    }));
                     self.flying.insert(pos, Flight { endpoint: key, tenant, task: task.abort_handle() });
                     self.wake(key);
                 }

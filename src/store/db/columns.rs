@@ -54,20 +54,24 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
 /// The values of a column over several rows.
 #[derive(PartialEq)]
 pub(super) enum Column<'v> {
-    Integers(Vec<Option<i64>>),
-    Reals(Vec<f64>),
-    Texts(Vec<Option<Cow<'v, str>>>),
-    Bytes(Vec<Option<Cow<'v, [u8]>>>),
+    Integers(Run<Option<i64>>),
+    Reals(Run<f64>),
+    Texts(Run<Option<Cow<'v, str>>>),
+    Bytes(Run<Option<Cow<'v, [u8]>>>),
 }
 
 impl<'v> Column<'v> {
-    /// An empty column for values of the kind of this one, with room for so many.
-    pub fn of(value: &Value<'_>, room: usize) -> Self {
-        match value {
-            Value::Integer(_) | Value::List(_) => Self::Integers(Vec::with_capacity(room)),
-            Value::Real(_) => Self::Reals(Vec::with_capacity(room)),
-            Value::Text(_) => Self::Texts(Vec::with_capacity(room)),
-            Value::Bytes(_) => Self::Bytes(Vec::with_capacity(room)),
+    /// A column with its first value, for so many.
+    pub fn new(first: Value<'v>, room: usize) -> Self {
+        match first {
+            Value::Integer(first) => Self::Integers(Run::new(first, room)),
+            Value::Real(first) => Self::Reals(Run::new(first, room)),
+            Value::Text(first) => Self::Texts(Run::new(first, room)),
+            Value::Bytes(first) => Self::Bytes(Run::new(first, room)),
+            Value::List(_) => {
+                debug_assert!(false, "a list is no value of a column");
+                Self::Integers(Run::new(None, room))
+            }
         }
     }
 
@@ -95,41 +99,84 @@ impl<'v> Column<'v> {
 
     /// Whether all values are the same.
     fn is_constant(&self) -> bool {
-        fn same<T: PartialEq>(values: &[T]) -> bool {
-            values.windows(2).all(|pair| pair[0] == pair[1])
-        }
         match self {
-            Self::Integers(column) => same(column),
-            Self::Reals(column) => same(column),
-            Self::Texts(column) => same(column),
-            Self::Bytes(column) => same(column),
+            Self::Integers(column) => column.is_constant(),
+            Self::Reals(column) => column.is_constant(),
+            Self::Texts(column) => column.is_constant(),
+            Self::Bytes(column) => column.is_constant(),
         }
     }
 
     fn add_first(&self, arguments: &mut PgArguments) -> Result<(), Error> {
         let added = match self {
-            Self::Integers(column) => arguments.add(column.first().copied().flatten()),
-            Self::Reals(column) => arguments.add(column.first().copied()),
-            Self::Texts(column) => {
-                arguments.add(column.first().and_then(|text| text.as_deref()).map(storable))
-            }
-            Self::Bytes(column) => arguments.add(column.first().and_then(|bytes| bytes.as_deref())),
+            Self::Integers(column) => arguments.add(column.first),
+            Self::Reals(column) => arguments.add(column.first),
+            Self::Texts(column) => arguments.add(column.first.as_deref().map(storable)),
+            Self::Bytes(column) => arguments.add(column.first.as_deref()),
         };
         added.map_err(|error| Error::Corrupt(error.to_string()))
     }
 
     fn add(&self, arguments: &mut PgArguments) -> Result<(), Error> {
         let added = match self {
-            Self::Integers(column) => arguments.add(column),
-            Self::Reals(column) => arguments.add(column),
+            Self::Integers(column) => arguments.add(&column.values),
+            Self::Reals(column) => arguments.add(&column.values),
             Self::Texts(column) => {
-                let texts: Vec<_> = column.iter().map(|text| text.as_deref().map(storable)).collect();
+                let texts: Vec<_> = column.values.iter().map(|text| text.as_deref().map(storable)).collect();
                 arguments.add(texts.iter().map(|text| text.as_deref()).collect::<Vec<_>>())
             }
             Self::Bytes(column) => {
-                arguments.add(column.iter().map(|bytes| bytes.as_deref()).collect::<Vec<_>>())
+                arguments.add(column.values.iter().map(|bytes| bytes.as_deref()).collect::<Vec<_>>())
             }
         };
         added.map_err(|error| Error::Corrupt(error.to_string()))
+    }
+}
+
+/// Values one after the other, noted one by one only once they differ: few columns do.
+#[derive(PartialEq)]
+pub(super) struct Run<T> {
+    first: T,
+    count: usize,
+    room: usize,
+    /// All of them, or nothing as long as they are the same.
+    values: Vec<T>,
+}
+
+impl<T: Clone + PartialEq> Run<T> {
+    fn new(first: T, room: usize) -> Self {
+        Self { first, count: 1, room, values: Vec::new() }
+    }
+
+    fn push(&mut self, value: T) {
+        self.count += 1;
+        if self.is_constant() {
+            if value == self.first {
+                return;
+            }
+            self.values.reserve(self.room.max(self.count));
+            self.values.resize(self.count - 1, self.first.clone());
+        }
+        self.values.push(value);
+    }
+
+    fn is_constant(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_noted_once_they_differ() {
+        let mut run = Run::new(7, 2);
+        run.push(7);
+        assert!(run.is_constant());
+        run.push(8);
+        run.push(7);
+        assert!(!run.is_constant());
+        assert_eq!(run.values, [7, 7, 8, 7]);
     }
 }

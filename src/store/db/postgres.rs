@@ -321,13 +321,14 @@ impl Link {
     ) -> Result<(usize, Vec<PgRow>), Error> {
         let mut columns: Vec<Column<'v>> = Vec::with_capacity(N);
         let (mut count, expected) = (0, rows.size_hint().0);
-        for row in rows {
+        rows.for_each(|row| {
             if count == 0 {
-                columns.extend(row.iter().map(|value| Column::of(value, expected)));
+                columns.extend(row.into_iter().map(|value| Column::new(value, expected)));
+            } else {
+                columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
             }
-            columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
             count += 1;
-        }
+        });
         if count == 0 {
             return Ok((0, Vec::new()));
         }
