@@ -32,13 +32,16 @@ use super::{
     wire::{Bearer, Wire, make_key},
 };
 use crate::{
-    grpc::pb::{self, endpoint_service_client::EndpointServiceClient},
+    domain::Shard,
+    grpc::pb::{self, endpoint_service_client::EndpointServiceClient, ops_service_client::OpsServiceClient},
     store::Scratch,
 };
 
 const READY: &str = "Hookwire is ready on http://127.0.0.1:";
 /// For a start on a store with millions of rows on a slow disk.
 const START_LIMIT: Duration = Duration::from_secs(300);
+/// How often servers are asked whether they share the work.
+const LOOK: Duration = Duration::from_millis(50);
 /// Lines of the server's log that are shown when it fails.
 const LOG_LINES: usize = 20;
 
@@ -141,7 +144,28 @@ impl Server {
             processes.push((process, port));
         }
         let start_seconds = setup.clock.now().since(started).as_secs_f64();
-        Ok(Self { processes, home, connections: AtomicUsize::new(0), key, start_seconds })
+        let server = Self { processes, home, connections: AtomicUsize::new(0), key, start_seconds };
+        timeout(START_LIMIT, server.shared()).await.context("the servers did not share the work")??;
+        Ok(server)
+    }
+
+    /// Waits until each has its share of the work: handing over is part of a start.
+    async fn shared(&self) -> Result<()> {
+        let all = self.processes.len();
+        if all == 1 {
+            return Ok(());
+        }
+        let share = usize::from(Shard::COUNT) / all;
+        // The steward's is one of them.
+        let fair = |it: &pb::Instance| it.shards.len() + usize::from(it.steward) >= share;
+        loop {
+            let request = pb::ListInstancesRequest {};
+            let answer = OpsServiceClient::new(self.connect()?).list_instances(request).await?.into_inner();
+            if answer.instances.len() == all && answer.instances.iter().all(fair) {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// The port of the server that is next.
