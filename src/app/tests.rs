@@ -35,17 +35,17 @@ impl House {
         let client = egress::Client::new(egress::Config::default(), clock.clone()).unwrap();
         let config =
             engine::Config { in_flight_max: 256, policy: policy.clone(), grace: Duration::from_secs(5) };
-        let (engine, _) = engine::start(
+        let (dispatcher, engine) = engine::Dispatcher::open(
             config,
             Arc::clone(&store),
             client,
             clock.clone(),
             entropy.clone(),
             Arc::new(engine::Lease::forever()),
-            stop.child_token(),
         )
         .await
         .unwrap();
+        tokio::spawn(dispatcher.run(stop.child_token()));
         let limits = Limits { targets: policy, ..Limits::default() };
         let fleet = Fleet::alone(Arc::clone(&store), engine);
         let app = Arc::new(App::new(store, fleet, clock, entropy, limits, stop.clone()));

@@ -65,25 +65,11 @@ pub struct Config {
     pub grace: Duration,
 }
 
-/// Starts the engine. `stop` ends it: no attempt starts any more, those in flight
-/// end within the grace. The task fails only if the feed cannot be followed.
-pub async fn start(
-    config: Config,
-    store: Arc<Store>,
-    client: Client,
-    clock: Clock,
-    entropy: Entropy,
-    lease: Arc<Lease>,
-    stop: CancellationToken,
-) -> Result<(Handle, tokio::task::JoinHandle<Result<(), feed::Error>>), feed::Error> {
-    let (dispatcher, handle) = Dispatcher::open(config, store, client, clock, entropy, lease).await?;
-    Ok((handle, tokio::spawn(dispatcher.run(stop))))
-}
-
 /// A page that a lane asked for.
 type PageRead = (EndpointKey, u64, usize, Result<Vec<Arc<Delivery>>, crate::store::Error>);
 
-pub(super) struct Dispatcher {
+/// The engine: it follows the feed, asks the lanes, sends, and has results recorded.
+pub struct Dispatcher {
     config: Config,
     pub(super) store: Arc<Store>,
     pub(super) clock: Clock,
@@ -172,8 +158,9 @@ impl Slot {
 }
 
 impl Dispatcher {
-    /// One that has found what waits, if all of it is this process's, and has done nothing yet.
-    pub(super) async fn open(
+    /// One that has found what waits, if all of it is this process's, and has done nothing yet;
+    /// and how others ask it.
+    pub async fn open(
         config: Config,
         store: Arc<Store>,
         client: Client,
@@ -249,7 +236,9 @@ impl Dispatcher {
         Ok((dispatcher, Handle { asks }))
     }
 
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), feed::Error> {
+    /// Works until `stop`: then no attempt starts any more, and those in flight end within the
+    /// grace. Fails only if the feed cannot be followed.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), feed::Error> {
         while !stop.is_cancelled() {
             let now = self.clock.now();
             self.change_hands(now);

@@ -26,7 +26,7 @@ mod tests;
 mod token;
 
 pub use self::{
-    dispatcher::{Config, start},
+    dispatcher::{Config, Dispatcher},
     handle::{Circuit, Handle},
     lease::Lease,
 };

@@ -8,7 +8,7 @@ use std::{
 use axum::{Router, extract::State as Shared, http::StatusCode, routing::post};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Handle, Lease, dispatcher::Dispatcher};
+use super::{Config, Dispatcher, Handle, Lease};
 use crate::{
     clock::Clock,
     domain::{
@@ -18,7 +18,7 @@ use crate::{
     egress::{self, Client, Policy},
     entropy::Entropy,
     feed::{Cursor, Start},
-    store::{self, Created, Publish, Scratch, Store},
+    store::{self, Created, Publish, Store},
 };
 
 type Requests = Arc<Mutex<HashMap<String, u32>>>;
@@ -166,11 +166,7 @@ async fn what_waits_is_found_again_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_learned_just_before_its_share_came_is_sent() {
-    let cluster = std::env::var("HOOKWIRE_TEST_POSTGRES")
-        .expect("tests on PostgreSQL run by `make test`, or with a cluster of `tests/postgres start`");
-    let database = Scratch::make(&cluster).await.unwrap();
-    let server = store::Server::new(database.url(), false).unwrap();
-    let (mut dispatcher, engine) = dispatcher(store::Location::Server(Box::new(server))).await;
+    let (mut dispatcher, engine) = dispatcher(store::Location::scratch().await).await;
     let store = Arc::clone(&dispatcher.store);
     let (url, requests) = receiver(0).await;
     endpoint(&store, "one", &url, EndpointState::Active).await;

@@ -225,16 +225,16 @@ pub async fn run(
     let engine_config = engine::Config { in_flight_max, policy: policy.clone(), grace: GRACE };
     let lease = Arc::new(if store.is_shared() { engine::Lease::none() } else { engine::Lease::forever() });
     let engine_stop = CancellationToken::new();
-    let starting = delivery.spawn(engine::start(
+    let opening = delivery.spawn(engine::Dispatcher::open(
         engine_config,
         Arc::clone(&store),
         client,
         clock.clone(),
         entropy.clone(),
         Arc::clone(&lease),
-        engine_stop.clone(),
     ));
-    let (handle, mut dispatcher) = starting.await.map_err(Error::Start)??;
+    let (dispatcher, handle) = opening.await.map_err(Error::Start)??;
+    let mut dispatcher = delivery.spawn(dispatcher.run(engine_stop.clone()));
 
     let fleet_stop = CancellationToken::new();
     let (fleet, member) = if store.is_shared() {

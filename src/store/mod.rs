@@ -160,6 +160,17 @@ pub enum Location {
     Server(Box<Server>),
 }
 
+#[cfg(test)]
+impl Location {
+    /// A database of its own, in the cluster of the run.
+    pub(crate) async fn scratch() -> Self {
+        let cluster = std::env::var("HOOKWIRE_TEST_POSTGRES")
+            .expect("tests on PostgreSQL run by `make test`, or with a cluster of `tests/postgres start`");
+        let database = Scratch::make(&cluster).await.unwrap();
+        Self::Server(Box::new(Server::new(database.url(), false).unwrap()))
+    }
+}
+
 /// The store.
 #[derive(Debug)]
 pub struct Store {

@@ -1,10 +1,10 @@
-//! Databases for measurements, to be thrown away.
+//! Databases for measurements and tests, to be thrown away.
 
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use super::{Error, PostgresError, Server};
 
-/// A database of one's own on somebody's server, made for a measurement. It stays: the
+/// A database of one's own on somebody's server, made for a measurement or a test. It stays: the
 /// server is expected to be thrown away, too.
 #[derive(Debug)]
 pub struct Scratch {

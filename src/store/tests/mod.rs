@@ -9,16 +9,15 @@ mod shared;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::Executor as _;
 
-use super::{Config, Created, Finish, Location, Publish, Server, Store};
+use super::{Config, Created, Finish, Location, Publish, Store};
 use crate::{
     domain::{
         Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, Failure, Fault, InstanceId, Micros,
         NewEvent, Order, Outcome, Page, Pattern, Payload, Pos, RetryPolicy, Shard, TenantKey, Timestamp,
         Timings,
     },
-    entropy::Entropy,
     machine::judge,
 };
 
@@ -82,13 +81,7 @@ impl House {
 
     /// In a database of its own, in the cluster of the run.
     pub async fn on_postgres() -> Self {
-        let url = std::env::var("HOOKWIRE_TEST_POSTGRES")
-            .expect("tests on PostgreSQL run by `make test`, or with a cluster of `tests/postgres start`");
-        let name = format!("store_{}", Entropy::from_os().salt());
-        let mut cluster = PgConnection::connect(&url).await.unwrap();
-        cluster.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
-        let url = format!("{}/{name}", url.rsplit_once('/').unwrap().0);
-        let location = Location::Server(Box::new(Server::new(&url, false).unwrap()));
+        let location = Location::scratch().await;
         Self { store: open(&location, 1).await, location, _folder: None }
     }
 
