@@ -94,8 +94,8 @@ pub struct Dispatcher {
     pub(super) found_out: mpsc::UnboundedSender<Found>,
     /// What others made or changed, to be read.
     pub(super) wanted: VecDeque<(EndpointKey, Pos)>,
-    /// A read of such is under way.
-    pub(super) fetching: bool,
+    /// How many of such are being read, all at once.
+    pub(super) fetching: usize,
     fetched: mpsc::UnboundedReceiver<Fetched>,
     pub(super) fetched_out: mpsc::UnboundedSender<Fetched>,
     /// How lanes stand, for the store.
@@ -213,7 +213,7 @@ impl Dispatcher {
             found,
             found_out,
             wanted: VecDeque::new(),
-            fetching: false,
+            fetching: 0,
             fetched,
             fetched_out,
             kept_out,

@@ -15,8 +15,6 @@ use crate::{
     store::Entry,
 };
 
-/// Deliveries that wait to be read at most: some 2 MB.
-const WANTED_MAX: usize = 128 * 1024;
 /// Deliveries read at once at most.
 const FETCH_MAX: usize = 2048;
 
@@ -43,8 +41,7 @@ impl Dispatcher {
             if !ours(&self.tenures, endpoint) {
                 continue;
             }
-            let full =
-                self.beyond >= ROOM || self.wanted.len() > WANTED_MAX && self.ensure_lane(endpoint, now);
+            let full = self.is_full() && self.ensure_lane(endpoint, now);
             if let Some(slot) = self.lanes.get_mut(&endpoint)
                 && (full || slot.lane.leaves(turn_at, now))
             {
@@ -59,9 +56,15 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Whether no more can be held than is held and coming. What is read now would have to
+    /// be read again.
+    fn is_full(&self) -> bool {
+        self.beyond + self.wanted.len() + self.fetching >= ROOM || self.store.hot().is_full()
+    }
+
     /// Reads what is wanted, unless a read is under way.
     pub(super) fn fetch(&mut self, now: Timestamp) {
-        if self.fetching || self.wanted.is_empty() {
+        if self.fetching > 0 || self.wanted.is_empty() {
             return;
         }
         let some = self.wanted.len().min(FETCH_MAX);
@@ -77,7 +80,7 @@ impl Dispatcher {
         }
         let mut numbers: Vec<Pos> = asked.iter().map(|(_, pos, _)| *pos).collect();
         numbers.sort_unstable();
-        self.fetching = true;
+        self.fetching = numbers.len();
         let (store, out) = (Arc::clone(&self.store), self.fetched_out.clone());
         self.tasks.spawn(async move {
             let found = loop {
@@ -96,7 +99,7 @@ impl Dispatcher {
     /// Offers what was read to its lanes. What was not found is over.
     pub(super) fn take_fetched(&mut self, (mut asked, found): Fetched) {
         let now = self.clock.now();
-        self.fetching = false;
+        self.fetching = 0;
         // Lanes of a share that came anew meanwhile have read what waits.
         asked.retain(|(key, _, epoch)| self.tenures.is_current(*key, *epoch));
         let current = endpoints(&asked);

@@ -12,8 +12,8 @@ use super::{Config, Dispatcher, Handle, Lease};
 use crate::{
     clock::Clock,
     domain::{
-        BreakerPolicy, Endpoint, EndpointState, Micros, NewEvent, Payload, Pos, RateLimit, RetryPolicy,
-        Shard, State, TenantKey, Timestamp,
+        BreakerPolicy, Endpoint, EndpointState, Event, EventId, InstanceId, Micros, NewEvent, Payload, Pos,
+        RateLimit, RetryPolicy, Shard, State, TenantKey, Timestamp, Uid,
     },
     egress::{self, Client, Policy},
     entropy::Entropy,
@@ -179,4 +179,54 @@ async fn what_was_learned_just_before_its_share_came_is_sent() {
     let patience = std::time::Duration::from_secs(20);
     tokio::time::timeout(patience, house.delivered(1)).await.expect("it is delivered");
     assert_eq!(requests.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_make_is_read_once_there_is_room_for_it() {
+    let location = store::Location::scratch().await;
+    let (mut dispatcher, engine) = dispatcher(location.clone()).await;
+    let sample = store::Config::sample(location);
+    let (other, _) = Store::open(store::Config { instance: InstanceId(9), ..sample }).await.unwrap();
+    let store = Arc::clone(&dispatcher.store);
+    let (url, requests) = receiver(0).await;
+    endpoint(&store, "one", &url, EndpointState::Active).await;
+    store.claim(Shard::all().map(|shard| (shard, 0)).collect()).await.unwrap();
+    dispatcher.change_hands(dispatcher.clock.now());
+    let hear = async |dispatcher: &mut Dispatcher| {
+        dispatcher.store.refresh().await.unwrap();
+        while dispatcher.follow(dispatcher.clock.now()).await.unwrap() {}
+        dispatcher.wanted.len()
+    };
+    publish(&other, 7).await;
+    assert_eq!(hear(&mut dispatcher).await, 7, "to be read by their numbers");
+    for pos in 1.. {
+        if store.hot().is_full() {
+            break;
+        }
+        store.hot().keep(Arc::new(large(Pos(pos))));
+    }
+    publish(&other, 300).await;
+    assert_eq!(hear(&mut dispatcher).await, 7, "left to pages");
+    let house = House::of(dispatcher, engine);
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, house.delivered(307)).await.expect("all are delivered");
+    let requests = requests.lock().unwrap();
+    assert_eq!(requests.len(), 307);
+    assert!(requests.values().all(|count| *count == 1));
+}
+
+/// An event of a megabyte.
+fn large(pos: Pos) -> Event {
+    Event {
+        id: EventId(Uid::new(Timestamp(0), 1, pos)),
+        tenant: TenantKey::DEFAULT,
+        event_type: "user.created".into(),
+        payload: Payload { content_type: "application/json".into(), data: vec![b'1'; 1 << 20].into() },
+        idempotency_key: String::new(),
+        priority: 0,
+        deliver_at: None,
+        expires_at: None,
+        metadata: BTreeMap::new(),
+        created_at: Timestamp(0),
+    }
 }

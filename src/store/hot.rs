@@ -45,6 +45,11 @@ impl Hot {
         events.filter(|pos| !inner.events.contains_key(pos)).collect()
     }
 
+    /// Whether hardly any more can be kept without letting others go.
+    pub fn is_full(&self) -> bool {
+        self.lock().bytes > BYTES_MAX / 8 * 7
+    }
+
     /// Whether an event is at hand.
     pub fn has(&self, pos: Pos) -> bool {
         self.lock().events.contains_key(&pos)

@@ -292,8 +292,9 @@ impl Tx<'_> {
         let matched = wanting.len() as u32;
         let published = Published { event: event.id, duplicate: false, matched, deliveries };
         let event = Arc::new(event);
-        if matched > 0 {
-            self.keep_hot(Arc::clone(&event), matched);
+        let here = wanting.iter().filter(|endpoint| self.shards.is_home(endpoint.key)).count() as u32;
+        if here > 0 {
+            self.keep_hot(Arc::clone(&event), here);
         }
         (Accepted { event, wanting, pos }, published)
     }

@@ -12,7 +12,7 @@ use super::{
     read::{self, DELIVERY, delivery_columns},
 };
 use crate::{
-    domain::{Delivery, EndpointKey, Pos},
+    domain::{Delivery, EndpointKey, Event, Pos},
     machine::lane::Page,
 };
 
@@ -65,6 +65,9 @@ pub(super) fn select_payloads(dialect: Dialect, positions: Vec<i64>) -> Query {
     query
 }
 
+/// Events, each with how many deliveries want it.
+type Events = Vec<(Arc<Event>, u32)>;
+
 impl Store {
     /// A page of the open deliveries of an endpoint. Their events are at hand afterwards,
     /// as far as there is room: reading them one by one would cost more than sending them.
@@ -72,21 +75,26 @@ impl Store {
         let Page { from, upto, limit } = page;
         let values = params![endpoint, from.0, from.1, upto, limit as i64];
         if self.is_shared() {
-            return self.with_events(&self.readers.rows(PAGE, &values).await?);
+            let (page, events) = self.with_events(&self.readers.rows(PAGE, &values).await?)?;
+            self.hot.insert(events);
+            return Ok(page);
         }
         let rows = self.readers.rows(WAITING, &values).await?;
         let page: Result<Vec<_>, _> = rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect();
         self.bring_events(page?).await
     }
 
-    /// Deliveries in open states by their numbers. Their events are at hand afterwards.
+    /// Deliveries in open states by their numbers, which others have just made. Their events are
+    /// at hand afterwards, as if they had been published here.
     pub async fn fetch(&self, numbers: &[Pos]) -> Result<Vec<Arc<Delivery>>, Error> {
         let numbers = numbers.iter().map(|pos| pos.0.cast_signed()).collect();
-        self.with_events(&self.readers.rows(FETCH, &[Value::List(numbers)]).await?)
+        let (found, events) = self.with_events(&self.readers.rows(FETCH, &[Value::List(numbers)]).await?)?;
+        self.hot.publish(events);
+        Ok(found)
     }
 
-    /// Deliveries of rows that bring their events, which are at hand afterwards.
-    fn with_events(&self, rows: &[Row]) -> Result<Vec<Arc<Delivery>>, Error> {
+    /// Deliveries of rows that bring their events, and those of these that are not at hand.
+    fn with_events(&self, rows: &[Row]) -> Result<(Vec<Arc<Delivery>>, Events), Error> {
         let (mut found, mut uses) = (Vec::with_capacity(rows.len()), FxHashMap::default());
         for row in rows {
             let delivery = read::delivery(row)?;
@@ -104,8 +112,7 @@ impl Store {
             let (row, uses) = uses[&pos];
             Ok((Arc::new(event_at(row, read::WIDTH)?.0), uses))
         });
-        self.hot.insert(events.collect::<Result<_, Error>>()?);
-        Ok(found)
+        Ok((found, events.collect::<Result<_, Error>>()?))
     }
 
     /// Deliveries by their numbers, as they are now.

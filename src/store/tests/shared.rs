@@ -93,6 +93,35 @@ async fn a_result_that_was_begun_before_its_share_changed_hands_is_void() {
 }
 
 #[tokio::test]
+async fn an_event_is_at_hand_where_it_is_sent_from_and_displaces_none_that_is_sent_before() {
+    let house = House::on_postgres().await;
+    let other = house.fellow().await;
+    let shard = Shard::of(house.endpoint("one").await.key);
+    house.store.claim(vec![(shard, 0)]).await.unwrap();
+    let here = house.publish(vec![event("user.a", "", "1")]).await.remove(0);
+    let there = deliveries(&other, "user.a").await.remove(0);
+    let there = house.delivery(there).await;
+    let at_hand = |store: &Store| [&here, &there].map(|it| store.hot().has(it.event.pos()));
+    assert_eq!((at_hand(&house.store), at_hand(&other)), ([true, false], [false, false]));
+    let found = house.store.fetch(&[there.id.pos()]).await.unwrap();
+    assert_eq!((found.len(), found[0].id), (1, there.id));
+    assert_eq!(at_hand(&house.store), [true, true]);
+
+    let text = |bytes: usize| "1".repeat(bytes);
+    while !house.store.hot().is_full() {
+        house.publish(vec![event("user.a", "", &text(1 << 20))]).await;
+    }
+    let more = publish((0..400).map(|_| event("user.a", "", &text(16_000))).collect());
+    let more = other.publish(more).await.unwrap();
+    let numbers: Vec<Pos> = more.iter().map(|it| it.as_ref().unwrap().deliveries[0].0.pos()).collect();
+    let found = house.store.fetch(&numbers).await.unwrap();
+    assert_eq!(found.len(), 400);
+    let kept = found.iter().filter(|it| house.store.hot().has(it.event.pos())).count();
+    assert!((1..400).contains(&kept), "there was room for some, of which {kept} are kept");
+    assert_eq!(at_hand(&house.store), [true, true], "what came first stays");
+}
+
+#[tokio::test]
 async fn a_database_that_was_put_back_is_written_to_no_more() {
     let house = House::on_postgres().await;
     house.endpoint("one").await;
