@@ -56,26 +56,14 @@ fn wrap(event: &Event) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{EventId, Payload, Pos, TenantKey, Timestamp, Uid};
+    use crate::domain::{Payload, Pos, Timestamp};
 
     fn event(content_type: &str, data: impl Into<Bytes>) -> Event {
-        Event {
-            id: EventId(Uid::new(Timestamp(1_768_996_800_000_000), 7, Pos(9))),
-            tenant: TenantKey::DEFAULT,
-            event_type: "user.created".into(),
-            payload: Payload { content_type: content_type.into(), data: data.into() },
-            idempotency_key: String::new(),
-            priority: 0,
-            deliver_at: None,
-            expires_at: None,
-            metadata: BTreeMap::new(),
-            created_at: Timestamp(1_768_996_800_000_000),
-        }
+        let payload = Payload { content_type: content_type.into(), data: data.into() };
+        Event::sample(Pos(9), Timestamp(1_768_996_800_000_000), payload)
     }
 
     fn wrapped(event: &Event, data: &[u8]) -> Vec<u8> {

@@ -31,6 +31,25 @@ pub struct Event {
     pub created_at: Timestamp,
 }
 
+#[cfg(test)]
+impl Event {
+    /// One for tests, plain except for these.
+    pub(crate) fn sample(pos: super::Pos, created_at: Timestamp, payload: Payload) -> Self {
+        Self {
+            id: EventId(super::Uid::new(created_at, 7, pos)),
+            tenant: TenantKey::DEFAULT,
+            event_type: "user.created".into(),
+            payload,
+            idempotency_key: String::new(),
+            priority: 0,
+            deliver_at: None,
+            expires_at: None,
+            metadata: BTreeMap::new(),
+            created_at,
+        }
+    }
+}
+
 /// An event as handed in, checked but not yet stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {

@@ -12,8 +12,8 @@ use super::{Config, Dispatcher, Handle, Lease};
 use crate::{
     clock::Clock,
     domain::{
-        BreakerPolicy, Endpoint, EndpointState, Event, EventId, InstanceId, Micros, NewEvent, Payload, Pos,
-        RateLimit, RetryPolicy, Shard, State, TenantKey, Timestamp, Uid,
+        BreakerPolicy, Endpoint, EndpointState, Event, InstanceId, Micros, NewEvent, Payload, Pos, RateLimit,
+        RetryPolicy, Shard, State, TenantKey, Timestamp,
     },
     egress::{self, Client, Policy},
     entropy::Entropy,
@@ -203,7 +203,8 @@ async fn what_others_make_is_read_once_there_is_room_for_it() {
         if store.hot().is_full() {
             break;
         }
-        store.hot().keep(Arc::new(large(Pos(pos))));
+        let large = Payload { content_type: "a/b".into(), data: vec![0; 1 << 20].into() };
+        store.hot().keep(Arc::new(Event::sample(Pos(pos), Timestamp(0), large)));
     }
     publish(&other, 300).await;
     assert_eq!(hear(&mut dispatcher).await, 7, "left to pages");
@@ -213,20 +214,4 @@ async fn what_others_make_is_read_once_there_is_room_for_it() {
     let requests = requests.lock().unwrap();
     assert_eq!(requests.len(), 307);
     assert!(requests.values().all(|count| *count == 1));
-}
-
-/// An event of a megabyte.
-fn large(pos: Pos) -> Event {
-    Event {
-        id: EventId(Uid::new(Timestamp(0), 1, pos)),
-        tenant: TenantKey::DEFAULT,
-        event_type: "user.created".into(),
-        payload: Payload { content_type: "application/json".into(), data: vec![b'1'; 1 << 20].into() },
-        idempotency_key: String::new(),
-        priority: 0,
-        deliver_at: None,
-        expires_at: None,
-        metadata: BTreeMap::new(),
-        created_at: Timestamp(0),
-    }
 }

@@ -138,27 +138,14 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::domain::{EventId, Payload, TenantKey, Timestamp, Uid};
+    use crate::domain::{EventId, Payload, Timestamp, Uid};
 
     const MEGABYTE: usize = 1 << 20;
 
     fn event(pos: u64, bytes: usize) -> (Arc<Event>, u32) {
-        let event = Event {
-            id: EventId(Uid::new(Timestamp(0), 1, Pos(pos))),
-            tenant: TenantKey::DEFAULT,
-            event_type: "a".into(),
-            payload: Payload { content_type: "a/b".into(), data: vec![0; bytes].into() },
-            idempotency_key: String::new(),
-            priority: 0,
-            deliver_at: None,
-            expires_at: None,
-            metadata: BTreeMap::new(),
-            created_at: Timestamp(0),
-        };
-        (Arc::new(event), 1)
+        let payload = Payload { content_type: "a/b".into(), data: vec![0; bytes].into() };
+        (Arc::new(Event::sample(Pos(pos), Timestamp(0), payload)), 1)
     }
 
     #[test]
