@@ -1,7 +1,7 @@
 //! The dispatcher: one task that owns every lane.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     attempt::{self, Context},
     caller::Caller,
-    fetches::Fetched,
+    fetches::{Fetched, Wanted},
     handle::{Ask, Circuit, Handle},
     lease::Lease,
     observe::Observer,
@@ -92,8 +92,8 @@ pub struct Dispatcher {
     pub(super) leaving: Vec<Leaving>,
     found: mpsc::UnboundedReceiver<Found>,
     pub(super) found_out: mpsc::UnboundedSender<Found>,
-    /// What others made or changed, to be read.
-    pub(super) wanted: VecDeque<(EndpointKey, Pos)>,
+    /// What others made or changed, to be read, by number.
+    pub(super) wanted: BTreeMap<Pos, Wanted>,
     /// How many of such are being read, all at once.
     pub(super) fetching: usize,
     fetched: mpsc::UnboundedReceiver<Fetched>,
@@ -212,7 +212,7 @@ impl Dispatcher {
             leaving: Vec::new(),
             found,
             found_out,
-            wanted: VecDeque::new(),
+            wanted: BTreeMap::new(),
             fetching: 0,
             fetched,
             fetched_out,
@@ -377,6 +377,7 @@ impl Dispatcher {
         if self.tenures.of(key).is_none_or(|tenure| change.pos <= tenure.since) {
             return;
         }
+        self.correct(delivery.id.pos());
         if change.attempt.is_some() && self.flying.remove(&delivery.id.pos()).is_some() {
             self.ready.end(delivery.tenant);
         }

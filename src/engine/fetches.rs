@@ -1,26 +1,24 @@
-//! What other processes made for endpoints of this home, or changed of them: read by
-//! number, all that has gathered in one read at a time.
+//! What other processes made for endpoints of this home, or changed of them: what the
+//! journal mentions, all that has gathered in one read at a time.
 
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
 use super::{
-    dispatcher::{Dispatcher, PAUSE, ROOM, Slot},
+    dispatcher::{Dispatcher, PAUSE, ROOM},
     tenures::Tenures,
 };
 use crate::{
     domain::{Delivery, EndpointKey, Pos, Timestamp},
     feed,
-    store::Entry,
+    store::{Entry, Mention},
 };
 
 /// Deliveries read at once at most.
 const FETCH_MAX: usize = 2048;
 
-/// What was to be read, with the epoch of its share.
-pub(super) type Wanted = (EndpointKey, Pos, u64);
-/// The same, and deliveries as they were read.
+/// What is to be read, with the epoch of its share.
+pub(super) type Wanted = (Mention, u64);
+/// What was to be read, and deliveries as they were read.
 pub(super) type Fetched = (Vec<Wanted>, Vec<Arc<Delivery>>);
 
 impl Dispatcher {
@@ -36,11 +34,11 @@ impl Dispatcher {
             }
             return Ok(());
         }
-        let ours = |tenures: &Tenures, endpoint| tenures.of(endpoint).is_some_and(|it| entry.pos > it.since);
-        for (endpoint, turn_at, numbers) in entry.made() {
-            if !ours(&self.tenures, endpoint) {
-                continue;
-            }
+        let ours = |tenures: &Tenures, endpoint| {
+            tenures.of(endpoint).filter(|it| entry.pos > it.since).map(|it| it.epoch)
+        };
+        for (endpoint, turn_at, mentions) in entry.made() {
+            let Some(epoch) = ours(&self.tenures, endpoint) else { continue };
             let full = self.is_full() && self.ensure_lane(endpoint, now);
             if let Some(slot) = self.lanes.get_mut(&endpoint)
                 && (full || slot.lane.leaves(turn_at, now))
@@ -49,10 +47,14 @@ impl Dispatcher {
                 // It may have had nothing to do.
                 self.wake(endpoint);
             } else {
-                self.wanted.extend(numbers.map(|pos| (endpoint, pos)));
+                self.wanted.extend(mentions.map(|it| (it.pos, (it, epoch))));
             }
         }
-        self.wanted.extend(entry.steered().filter(|(endpoint, _)| ours(&self.tenures, *endpoint)));
+        for it in entry.steered() {
+            if let Some(epoch) = ours(&self.tenures, it.endpoint) {
+                self.wanted.insert(it.pos, (it, epoch));
+            }
+        }
         Ok(())
     }
 
@@ -62,29 +64,35 @@ impl Dispatcher {
         self.beyond + self.wanted.len() + self.fetching >= ROOM || self.store.hot().is_full()
     }
 
+    /// A delivery was changed: if it is yet to be read, its event does not say all any more.
+    pub(super) fn correct(&mut self, pos: Pos) {
+        if let Some((mention, _)) = self.wanted.get_mut(&pos) {
+            mention.source = None;
+        }
+    }
+
     /// Reads what is wanted, unless a read is under way.
     pub(super) fn fetch(&mut self, now: Timestamp) {
         if self.fetching > 0 || self.wanted.is_empty() {
             return;
         }
-        let some = self.wanted.len().min(FETCH_MAX);
-        let wanted: Vec<(EndpointKey, Pos)> = self.wanted.drain(..some).collect();
-        let with_epoch = |(key, pos)| self.tenures.of(key).map(|tenure| (key, pos, tenure.epoch));
-        let mut asked: Vec<Wanted> = wanted.into_iter().filter_map(with_epoch).collect();
+        let some = std::iter::from_fn(|| self.wanted.pop_first()).take(FETCH_MAX);
+        let mut asked: Vec<Wanted> = some.map(|(_, wanted)| wanted).collect();
+        self.fetching = asked.len();
         asked.sort_unstable();
-        asked.retain(|(key, ..)| self.ensure_lane(*key, now));
+        asked.retain(|(it, epoch)| {
+            self.tenures.is_current(it.endpoint, *epoch) && self.ensure_lane(it.endpoint, now)
+        });
         for key in endpoints(&asked) {
             if let Some(slot) = self.lanes.get_mut(&key) {
                 slot.lane.fetch();
             }
         }
-        let mut numbers: Vec<Pos> = asked.iter().map(|(_, pos, _)| *pos).collect();
-        numbers.sort_unstable();
-        self.fetching = numbers.len();
         let (store, out) = (Arc::clone(&self.store), self.fetched_out.clone());
         self.tasks.spawn(async move {
+            let mentions: Vec<Mention> = asked.iter().map(|(it, _)| *it).collect();
             let found = loop {
-                match store.fetch(&numbers).await {
+                match store.mentioned(&mentions).await {
                     Ok(found) => break found,
                     Err(error) => {
                         tracing::warn!(%error, "deliveries could not be read; trying again");
@@ -96,27 +104,17 @@ impl Dispatcher {
         });
     }
 
-    /// Offers what was read to its lanes. What was not found is over.
+    /// Offers what was read to its lanes.
     pub(super) fn take_fetched(&mut self, (mut asked, found): Fetched) {
         let now = self.clock.now();
         self.fetching = 0;
         // Lanes of a share that came anew meanwhile have read what waits.
-        asked.retain(|(key, _, epoch)| self.tenures.is_current(*key, *epoch));
+        asked.retain(|(it, epoch)| self.tenures.is_current(it.endpoint, *epoch));
         let current = endpoints(&asked);
-        let open: FxHashSet<Pos> = found.iter().map(|delivery| delivery.id.pos()).collect();
-        let is_news = |lanes: &FxHashMap<EndpointKey, Slot>, key, pos| {
-            lanes.get(&key).is_some_and(|slot| slot.lane.is_news(pos))
-        };
-        for delivery in found.into_iter().filter(|it| current.binary_search(&it.endpoint).is_ok()) {
-            if is_news(&self.lanes, delivery.endpoint, delivery.id.pos()) {
-                self.offer(&delivery, now);
-            }
-        }
-        for (key, pos, _) in asked.iter().filter(|(_, pos, _)| !open.contains(pos)) {
-            if is_news(&self.lanes, *key, *pos)
-                && let Some(slot) = self.lanes.get_mut(key)
-            {
-                slot.change(&mut self.beyond, |lane| lane.forget(*pos));
+        for delivery in found.iter().filter(|it| current.binary_search(&it.endpoint).is_ok()) {
+            let lane = self.lanes.get(&delivery.endpoint).map(|slot| &slot.lane);
+            if lane.is_some_and(|lane| lane.is_news(delivery.id.pos())) {
+                self.offer(delivery, now);
             }
         }
         for key in current {
@@ -130,7 +128,7 @@ impl Dispatcher {
 
 /// The endpoints of what is sorted by them.
 fn endpoints(asked: &[Wanted]) -> Vec<EndpointKey> {
-    let mut keys: Vec<_> = asked.iter().map(|(key, ..)| *key).collect();
+    let mut keys: Vec<_> = asked.iter().map(|(it, _)| it.endpoint).collect();
     keys.dedup();
     keys
 }

@@ -181,24 +181,33 @@ async fn what_was_learned_just_before_its_share_came_is_sent() {
     assert_eq!(requests.lock().unwrap().len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_others_make_is_read_once_there_is_room_for_it() {
+/// A dispatcher that has all shares and does not run yet, with an endpoint, and the store of
+/// another process.
+async fn with_another(url: &str) -> (Dispatcher, Handle, Arc<Store>) {
     let location = store::Location::scratch().await;
     let (mut dispatcher, engine) = dispatcher(location.clone()).await;
     let sample = store::Config::sample(location);
     let (other, _) = Store::open(store::Config { instance: InstanceId(9), ..sample }).await.unwrap();
-    let store = Arc::clone(&dispatcher.store);
-    let (url, requests) = receiver(0).await;
-    endpoint(&store, "one", &url, EndpointState::Active).await;
-    store.claim(Shard::all().map(|shard| (shard, 0)).collect()).await.unwrap();
+    endpoint(&dispatcher.store, "one", url, EndpointState::Active).await;
+    dispatcher.store.claim(Shard::all().map(|shard| (shard, 0)).collect()).await.unwrap();
     dispatcher.change_hands(dispatcher.clock.now());
-    let hear = async |dispatcher: &mut Dispatcher| {
-        dispatcher.store.refresh().await.unwrap();
-        while dispatcher.follow(dispatcher.clock.now()).await.unwrap() {}
-        dispatcher.wanted.len()
-    };
+    (dispatcher, engine, other)
+}
+
+/// Follows the feed to its end; how much there is to read then.
+async fn hear(dispatcher: &mut Dispatcher) -> usize {
+    dispatcher.store.refresh().await.unwrap();
+    while dispatcher.follow(dispatcher.clock.now()).await.unwrap() {}
+    dispatcher.wanted.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_make_is_read_once_there_is_room_for_it() {
+    let (url, requests) = receiver(0).await;
+    let (mut dispatcher, engine, other) = with_another(&url).await;
+    let store = Arc::clone(&dispatcher.store);
     publish(&other, 7).await;
-    assert_eq!(hear(&mut dispatcher).await, 7, "to be read by their numbers");
+    assert_eq!(hear(&mut dispatcher).await, 7, "to be read as they are mentioned");
     for pos in 1.. {
         if store.hot().is_full() {
             break;
@@ -214,4 +223,22 @@ async fn what_others_make_is_read_once_there_is_room_for_it() {
     let requests = requests.lock().unwrap();
     assert_eq!(requests.len(), 307);
     assert!(requests.values().all(|count| *count == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_ended_before_it_is_read_is_not_sent() {
+    let (url, requests) = receiver(0).await;
+    let (mut dispatcher, engine, other) = with_another(&url).await;
+    let (store, now) = (Arc::clone(&dispatcher.store), dispatcher.clock.now());
+    publish(&other, 3).await;
+    assert_eq!(hear(&mut dispatcher).await, 3);
+    let ids = dispatcher.wanted.keys().copied().collect::<Vec<_>>();
+    let ids = store.numbered(&ids).await.unwrap().iter().map(|it| it.id).collect::<Vec<_>>();
+    store.cancel(TenantKey::DEFAULT, ids[0], now).await.unwrap();
+    other.cancel(TenantKey::DEFAULT, ids[1], now).await.unwrap();
+    assert_eq!(hear(&mut dispatcher).await, 3);
+    let house = House::of(dispatcher, engine);
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, house.delivered(1)).await.expect("the third is delivered");
+    assert_eq!(*requests.lock().unwrap(), HashMap::from([(ids[2].0.hyphenated(), 1)]));
 }

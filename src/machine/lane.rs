@@ -240,8 +240,8 @@ impl Lane {
         self.shed(room);
     }
 
-    /// Deliveries that others made or changed are being read by their numbers: what is
-    /// told of them meanwhile is newer.
+    /// Deliveries that others made or changed are being read: what is told of them meanwhile
+    /// is newer.
     pub fn fetch(&mut self) {
         self.outside.fetch();
     }
@@ -250,19 +250,6 @@ impl Lane {
     /// before this.
     pub fn fetched(&mut self) {
         self.outside.fetched();
-    }
-
-    /// A delivery is over, by what somebody else did.
-    pub fn forget(&mut self, pos: Pos) {
-        match self.held.places.get(&pos) {
-            // What it does is being recorded.
-            Some(Place::InFlight | Place::Landed) | None => {}
-            Some(Place::Expiring) => {
-                self.held.places.remove(&pos);
-                self.ending -= 1;
-            }
-            Some(_) => drop(self.held.take(pos)),
-        }
     }
 
     /// Whether nothing was told of a delivery since it was asked for.

@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Error, db::Columns};
-use crate::domain::{EndpointKey, InstanceId, Pos, Shard, Tenure, Timestamp};
+use crate::domain::{Delivery, EndpointKey, InstanceId, Pos, Shard, Tenure, Timestamp, Trigger};
 
 /// What a transaction did, as others are told.
 #[derive(Clone, Debug)]
@@ -44,10 +44,9 @@ pub struct Note {
     /// What tenants use afterwards: key, day, events, open, queued bytes.
     #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
     pub usage: Vec<(i64, i64, u64, i64, i64)>,
-    /// Endpoints of other homes that deliveries were made for, their nearest turn, and how
-    /// far before the entry's own number theirs are.
+    /// Deliveries made for endpoints of other homes.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
-    pub made: Vec<(i64, i64, Vec<u64>)>,
+    pub made: Vec<Made>,
     /// Deliveries of other homes that were changed, with their endpoints.
     #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
     pub steered: Vec<(i64, i64)>,
@@ -62,39 +61,95 @@ pub struct Note {
     pub operations: bool,
 }
 
+/// Deliveries made for an endpoint of another home.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The endpoint, by key.
+    #[serde(rename = "e")]
+    endpoint: i64,
+    /// The nearest turn of them.
+    #[serde(rename = "t")]
+    turn_at: i64,
+    /// How often each is tried.
+    #[serde(rename = "a")]
+    max_attempts: u32,
+    /// Their numbers: how far each is before that of the entry, and how far behind that of
+    /// the event it was made of. 0: it is a replay, which its event does not tell all about.
+    #[serde(rename = "n")]
+    numbers: Vec<(u64, u64)>,
+}
+
+/// A delivery that an entry tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mention {
+    /// Where it goes.
+    pub endpoint: EndpointKey,
+    /// Its number.
+    pub pos: Pos,
+    /// What it was made of, if that tells all about it; otherwise its row does.
+    pub source: Option<Source>,
+}
+
+/// What publishing made a delivery of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// The event.
+    pub event: Pos,
+    /// What the endpoint's retry policy said then.
+    pub max_attempts: u32,
+}
+
 impl Note {
     /// Whether nobody else needs to hear of it soon: counts are not urgent.
     pub fn is_quiet(&self) -> bool {
         *self == Self { usage: self.usage.clone(), ..Self::default() }
     }
 
-    /// Notes that a delivery was made for an endpoint of another home, so far before the
-    /// entry's own number.
-    pub fn make(&mut self, endpoint: EndpointKey, turn_at: Timestamp, before: u64) {
+    /// Notes that a delivery was made for an endpoint of another home; the entry will have
+    /// the number `at`.
+    pub fn make(&mut self, it: &Delivery, at: Pos) {
+        let (pos, endpoint, turn_at) = (it.id.pos().0, it.endpoint.0, it.turn_at.0);
+        let behind = if it.trigger == Trigger::Event { pos - it.event.pos().0 } else { 0 };
+        let number = (at.0 - pos, behind);
         // Most often several events go to the same few endpoints.
-        match self.made.iter_mut().rev().take(8).find(|(key, ..)| *key == endpoint.0) {
-            Some((_, nearest, numbers)) => {
-                *nearest = turn_at.0.min(*nearest);
-                numbers.push(before);
+        let same = |made: &&mut Made| made.endpoint == endpoint && made.max_attempts == it.max_attempts;
+        match self.made.iter_mut().rev().take(8).find(same) {
+            Some(made) => {
+                made.turn_at = turn_at.min(made.turn_at);
+                made.numbers.push(number);
             }
-            None => self.made.push((endpoint.0, turn_at.0, vec![before])),
+            None => {
+                let (max_attempts, numbers) = (it.max_attempts, vec![number]);
+                self.made.push(Made { endpoint, turn_at, max_attempts, numbers });
+            }
         }
     }
 }
 
 impl Entry {
-    /// Endpoints of other homes that deliveries were made for, the nearest turn of these
-    /// and their numbers.
-    pub fn made(&self) -> impl Iterator<Item = (EndpointKey, Timestamp, impl Iterator<Item = Pos>)> {
-        self.note.made.iter().map(|(key, turn_at, numbers)| {
-            let numbers = numbers.iter().map(|before| Pos(self.pos.0.saturating_sub(*before)));
-            (EndpointKey(*key), Timestamp(*turn_at), numbers)
+    /// Endpoints of other homes that deliveries were made for, the nearest turn of these, and
+    /// they themselves.
+    pub fn made(&self) -> impl Iterator<Item = (EndpointKey, Timestamp, impl Iterator<Item = Mention>)> {
+        self.note.made.iter().map(move |made| {
+            let Made { max_attempts, endpoint, .. } = *made;
+            let endpoint = EndpointKey(endpoint);
+            let mentions = made.numbers.iter().map(move |(before, behind)| {
+                let pos = Pos(self.pos.0.saturating_sub(*before));
+                let event = Pos(pos.0.saturating_sub(*behind));
+                Mention { endpoint, pos, source: (*behind > 0).then_some(Source { event, max_attempts }) }
+            });
+            (endpoint, Timestamp(made.turn_at), mentions)
         })
     }
 
     /// Deliveries of other homes that were changed.
-    pub fn steered(&self) -> impl Iterator<Item = (EndpointKey, Pos)> {
-        self.note.steered.iter().map(|(pos, key)| (EndpointKey(*key), Pos(pos.cast_unsigned())))
+    pub fn steered(&self) -> impl Iterator<Item = Mention> {
+        let mention = |(pos, key): &(i64, i64)| Mention {
+            endpoint: EndpointKey(*key),
+            pos: Pos(pos.cast_unsigned()),
+            source: None,
+        };
+        self.note.steered.iter().map(mention)
     }
 
     /// Reads the columns `pos, base, latest, origin, note`.

@@ -77,8 +77,12 @@ pub struct EventFilter {
 }
 
 /// The columns of events as [`event`] reads them; the payload comes last in the row, so
-/// a read without it does not touch its pages.
+/// a read without it does not touch its pages. Of many events those payloads are read that
+/// are not large: reading such a one alone costs little beside sending it.
 macro_rules! event_columns {
+    () => {
+        event_columns!("CASE WHEN length(e.payload) <= 16384 THEN e.payload END")
+    };
     ($payload:literal) => {
         concat!(
             "e.pos, e.tenant, e.salt, e.created_at, e.priority, e.deliver_at, e.expires_at, e.type, \

@@ -26,6 +26,7 @@ mod letters;
 mod lists;
 mod load;
 mod membership;
+mod mentioned;
 mod news;
 mod open;
 mod operations;
@@ -69,7 +70,7 @@ pub use self::{
     endpoints::{Created, Edited},
     error::Error,
     hot::Hot,
-    journal::{Entry, Note},
+    journal::{Entry, Mention, Note, Source},
     letters::{Discarded, LetterFilter},
     lists::{DeliveryFilter, EventFilter, SizedEvent},
     membership::{Ears, Member, Membership},

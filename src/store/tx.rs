@@ -408,7 +408,7 @@ impl<'c> Tx<'c> {
                 continue;
             }
             match change.kind {
-                ChangeKind::Created => note.make(it.endpoint, it.turn_at, self.position.0 - change.pos.0),
+                ChangeKind::Created => note.make(it, self.position),
                 ChangeKind::StateChanged | ChangeKind::Updated => {
                     note.steered.push((it.id.pos().0.cast_signed(), it.endpoint.0));
                 }

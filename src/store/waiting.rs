@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Error, Store,
-    db::{Columns as _, Dialect, Query, Row, Sql, Value, params},
+    db::{Columns as _, Dialect, Query, Row, params},
     lists::{event, event_at, event_columns, event_sql},
     read::{self, DELIVERY, delivery_columns},
 };
@@ -25,32 +25,16 @@ macro_rules! page {
 /// Open deliveries of an endpoint that have a turn or a later one and a number or an
 /// earlier one, nearest first.
 pub(super) const WAITING: &str = concatcp!(DELIVERY, " WHERE d.state < 2 AND ", page!());
-/// Selects deliveries with their events, unless these are large: reading such a payload
-/// alone costs little beside sending it. Endpoints are left out: their lanes know them.
-macro_rules! with_events {
-    () => {
-        concat!(
-            "SELECT ",
-            delivery_columns!("''"),
-            ", ",
-            event_columns!("CASE WHEN length(e.payload) <= 16384 THEN e.payload END"),
-            " FROM deliveries d JOIN events e ON e.pos = d.event WHERE d.state < 2 AND "
-        )
-    };
-}
 /// A page of [`WAITING`] with its events, for the server: two round trips cost more than
-/// what is read twice.
-pub(super) const PAGE: &str = concat!(with_events!(), page!());
-/// Deliveries by their numbers, with their events. On the server one by one, see
-/// `deliveries::UPDATE`.
-pub(super) const FETCH: Sql = Sql {
-    sqlite: concat!(with_events!(), "d.pos IN (SELECT j.value FROM json_each($1) j)"),
-    postgres: concat!(
-        "SELECT t.* FROM UNNEST($1::int8[]) AS j (value) CROSS JOIN LATERAL (",
-        with_events!(),
-        "d.pos = j.value OFFSET 0) AS t"
-    ),
-};
+/// what is read twice. Endpoints are left out: their lanes know them.
+pub(super) const PAGE: &str = concat!(
+    "SELECT ",
+    delivery_columns!("''"),
+    ", ",
+    event_columns!(),
+    " FROM deliveries d JOIN events e ON e.pos = d.event WHERE d.state < 2 AND ",
+    page!()
+);
 /// Endpoints for which something waits: one index seek each.
 pub(super) const ENDPOINTS_WAITING: &str = "WITH RECURSIVE w (key) AS (SELECT min(endpoint) FROM deliveries WHERE state < 2 UNION ALL \
      SELECT (SELECT min(endpoint) FROM deliveries WHERE state < 2 AND endpoint > w.key) FROM w \
@@ -84,15 +68,6 @@ impl Store {
         self.bring_events(page?).await
     }
 
-    /// Deliveries in open states by their numbers, which others have just made. Their events are
-    /// at hand afterwards, as if they had been published here.
-    pub async fn fetch(&self, numbers: &[Pos]) -> Result<Vec<Arc<Delivery>>, Error> {
-        let numbers = numbers.iter().map(|pos| pos.0.cast_signed()).collect();
-        let (found, events) = self.with_events(&self.readers.rows(FETCH, &[Value::List(numbers)]).await?)?;
-        self.hot.publish(events);
-        Ok(found)
-    }
-
     /// Deliveries of rows that bring their events, and those of these that are not at hand.
     fn with_events(&self, rows: &[Row]) -> Result<(Vec<Arc<Delivery>>, Events), Error> {
         let (mut found, mut uses) = (Vec::with_capacity(rows.len()), FxHashMap::default());
@@ -115,16 +90,8 @@ impl Store {
         Ok((found, events.collect::<Result<_, Error>>()?))
     }
 
-    /// Deliveries by their numbers, as they are now.
-    pub async fn numbered(&self, numbers: &[Pos]) -> Result<Vec<Arc<Delivery>>, Error> {
-        let mut query = self.readers.query(concatcp!(DELIVERY, " WHERE d.pos IN (SELECT j.value FROM "));
-        query.list(numbers.iter().map(|pos| pos.0.cast_signed()).collect()).push(")");
-        let rows = self.readers.all(&query).await?;
-        rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect()
-    }
-
-    /// Reads the events of a page that are not at hand.
-    async fn bring_events(&self, page: Vec<Arc<Delivery>>) -> Result<Vec<Arc<Delivery>>, Error> {
+    /// Reads the events of open deliveries that are not at hand.
+    pub(super) async fn bring_events(&self, page: Vec<Arc<Delivery>>) -> Result<Vec<Arc<Delivery>>, Error> {
         let open = page.iter().filter(|delivery| delivery.is_open());
         let mut uses: FxHashMap<Pos, u32> = FxHashMap::default();
         open.for_each(|delivery| *uses.entry(delivery.event.pos()).or_default() += 1);

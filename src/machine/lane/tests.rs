@@ -315,8 +315,8 @@ fn what_somebody_else_ended_is_sent_no_more() {
     let mut lane = lane(Endpoint { max_in_flight: 1, ..endpoint() });
     offer(&mut lane, [delivery(1), delivery(2)]);
     assert_eq!(sent(&mut lane, NOW), [1]);
-    lane.forget(Pos(1));
-    lane.forget(Pos(2));
+    let ended = |pos| Delivery { state: State::Cancelled, ..delivery(pos) };
+    offer(&mut lane, [ended(1), ended(2)]);
     assert_eq!((lane.in_flight(), lane.held()), (1, 0), "what is in flight lands first");
 }
 

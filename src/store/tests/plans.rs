@@ -6,8 +6,9 @@ use super::{House, NOW, TENANT};
 use crate::{
     domain::{EventId, Order, Pos, State, TimeRange, Uid},
     store::{
-        DeliveryFilter, EventFilter, LetterFilter, db::Readers, deliveries, letters, lists, publish, scan,
-        waiting,
+        DeliveryFilter, EventFilter, LetterFilter,
+        db::{Dialect, Readers},
+        deliveries, letters, lists, mentioned, publish, scan, waiting,
     },
 };
 
@@ -53,7 +54,10 @@ pub(super) async fn every_query_uses_an_index(house: House) {
             queries.push((query.sql().to_owned(), true));
         }
     }
-    queries.push((waiting::FETCH.of(dialect).to_owned(), false));
+    if dialect == Dialect::Postgres {
+        queries.push((mentioned::RUNS.to_owned(), false));
+    }
+    queries.push((mentioned::NUMBERED.of(dialect).to_owned(), false));
     for (sql, ordered) in queries {
         match &house.store.readers {
             Readers::Sqlite(_) => on_the_file(&house, &sql, ordered).await,

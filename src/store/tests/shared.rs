@@ -1,16 +1,35 @@
 //! What holds between processes that share a database.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use sqlx::Executor as _;
 
 use super::{House, NOW, TENANT, endpoint, event, finish, publish};
 use crate::{
-    domain::{DeliveryId, Micros, Pos, Shard, State},
-    store::{Created, Finish, Location, Next, Store},
+    domain::{DeliveryId, Endpoint, Micros, NewEvent, Pos, Shard, State},
+    store::{Created, Finish, Location, Mention, Next, Steered, Store},
 };
 
 const SOON: Duration = Duration::from_secs(10);
+
+/// What a process is told of since a position.
+async fn told(store: &Store, mut after: Pos) -> Vec<Mention> {
+    store.refresh().await.unwrap();
+    let mut told = Vec::new();
+    while after < store.recent().position() {
+        match store.recent().after(after, 100).unwrap() {
+            Next::Changes(_, reached) => after = reached,
+            Next::News(entry) => {
+                told.extend(entry.made().flat_map(|(_, _, made)| made).chain(entry.steered()));
+                after = entry.pos;
+            }
+        }
+    }
+    told
+}
 
 async fn deliveries(store: &Store, event_type: &str) -> Vec<DeliveryId> {
     let answers = store.publish(publish(vec![event(event_type, "", "1")])).await.unwrap();
@@ -103,8 +122,8 @@ async fn an_event_is_at_hand_where_it_is_sent_from_and_displaces_none_that_is_se
     let there = house.delivery(there).await;
     let at_hand = |store: &Store| [&here, &there].map(|it| store.hot().has(it.event.pos()));
     assert_eq!((at_hand(&house.store), at_hand(&other)), ([true, false], [false, false]));
-    let found = house.store.fetch(&[there.id.pos()]).await.unwrap();
-    assert_eq!((found.len(), found[0].id), (1, there.id));
+    let found = house.store.mentioned(&told(&house.store, here.last_change).await).await.unwrap();
+    assert_eq!(found, [Arc::new(there.clone())]);
     assert_eq!(at_hand(&house.store), [true, true]);
 
     let text = |bytes: usize| "1".repeat(bytes);
@@ -113,12 +132,53 @@ async fn an_event_is_at_hand_where_it_is_sent_from_and_displaces_none_that_is_se
     }
     let more = publish((0..400).map(|_| event("user.a", "", &text(16_000))).collect());
     let more = other.publish(more).await.unwrap();
-    let numbers: Vec<Pos> = more.iter().map(|it| it.as_ref().unwrap().deliveries[0].0.pos()).collect();
-    let found = house.store.fetch(&numbers).await.unwrap();
+    let before = more[0].as_ref().unwrap().event.pos();
+    let found = house.store.mentioned(&told(&house.store, before).await).await.unwrap();
     assert_eq!(found.len(), 400);
     let kept = found.iter().filter(|it| house.store.hot().has(it.event.pos())).count();
     assert!((1..400).contains(&kept), "there was room for some, of which {kept} are kept");
     assert_eq!(at_hand(&house.store), [true, true], "what came first stays");
+}
+
+#[tokio::test]
+async fn what_others_made_or_changed_is_as_its_row_says() {
+    let house = House::on_postgres().await;
+    let other = house.fellow().await;
+    let shard = Shard::of(house.endpoint("one").await.key);
+    house.store.claim(vec![(shard, 0)]).await.unwrap();
+    let rows = async |ids: &[DeliveryId]| {
+        let mut rows = Vec::new();
+        for id in ids {
+            rows.push(Arc::new(house.delivery(*id).await));
+        }
+        rows
+    };
+    let large = NewEvent { priority: 2, ..event("user.a", "", &"1".repeat(20_000)) };
+    let later = NewEvent {
+        deliver_at: Some(NOW.plus(Micros::from_secs(60))),
+        expires_at: Some(NOW.plus(Micros::from_secs(99))),
+        ..event("user.a", "", "2")
+    };
+    let before = house.store.recent().position();
+    let answers = other.publish(publish(vec![large, later])).await.unwrap();
+    let made = answers.iter().map(|it| it.as_ref().unwrap().deliveries[0].0);
+    let made: Vec<DeliveryId> = made.collect();
+    // An endpoint changed since does not change what was made for it.
+    house.store.refresh().await.unwrap();
+    let more = |endpoint: &mut Endpoint| {
+        endpoint.retry.max_attempts = 9;
+        Ok::<(), ()>(())
+    };
+    house.store.edit_endpoint(TENANT, "one".to_owned(), None, NOW, more).await.unwrap();
+    let found = house.store.mentioned(&told(&house.store, before).await).await.unwrap();
+    assert_eq!(found, rows(&made).await);
+    assert!(found.iter().all(|it| it.max_attempts == 2 && it.bytes > 0));
+
+    let before = house.store.recent().position();
+    other.cancel(TENANT, made[0], NOW).await.unwrap();
+    let Steered::Done(replay) = other.retry(TENANT, made[0], NOW).await.unwrap() else { panic!("it ended") };
+    let found = house.store.mentioned(&told(&house.store, before).await).await.unwrap();
+    assert_eq!(found, rows(&[made[0], replay.id]).await);
 }
 
 #[tokio::test]
