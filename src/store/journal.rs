@@ -45,7 +45,7 @@ pub struct Note {
     #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
     pub usage: Vec<(i64, i64, u64, i64, i64)>,
     /// Deliveries made for endpoints of other homes.
-    #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<Made>,
     /// Deliveries of other homes that were changed, with their endpoints.
     #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
