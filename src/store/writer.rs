@@ -56,10 +56,13 @@ const REFUSALS_MAX: u32 = 100;
 /// How long results wait for more of them, while they come in numbers: under load
 /// this fills transactions, and it delays no answer.
 const LINGER: Duration = Duration::from_millis(5);
+/// How often they are counted meanwhile: each time wakes this thread up.
+const GLANCES: u32 = 5;
 /// Results in the last transaction from which on more are waited for. Below, there
 /// is little load and nothing to gain.
 const COMPANY: usize = 8;
-/// Results that are not kept waiting any longer.
+/// Results that are not kept waiting any longer: while they are written there is room for as
+/// many more to end, so that sending does not stop and go.
 const ENOUGH: usize = 192;
 
 /// A write, as handed over.
@@ -359,9 +362,11 @@ async fn gather(
             let _ = timeout(pause, inbox.take(batch, finishes)).await;
         }
     }
-    if company >= COMPANY && batch.is_empty() && finishes.len() < ENOUGH {
+    let mut glances = if company >= COMPANY { GLANCES } else { 0 };
+    while glances > 0 && batch.is_empty() && finishes.len() < ENOUGH {
+        glances -= 1;
         // Results that come meanwhile do not wake this thread one by one.
-        if let Ok(Some(write)) = timeout(LINGER, inbox.writes.recv()).await {
+        if let Ok(Some(write)) = timeout(LINGER / GLANCES, inbox.writes.recv()).await {
             batch.push(write);
         }
         inbox.drain(batch, finishes);
