@@ -232,7 +232,7 @@ impl Lane {
         self.held.advance(horizon, now);
         for delivery in page {
             let pos = delivery.id.pos();
-            if !self.held.places.contains_key(&pos) && self.outside.is_news(pos) {
+            if !self.held.places.contains_key(&pos) && self.outside.is_news_of_page(pos) {
                 self.held.insert(delivery, horizon, now);
             }
         }
@@ -254,7 +254,7 @@ impl Lane {
 
     /// Whether nothing was told of a delivery since it was asked for.
     pub fn is_news(&self, pos: Pos) -> bool {
-        self.outside.is_news(pos)
+        self.outside.is_news_of_fetch(pos)
     }
 
     /// Deliveries up to a number were made for it elsewhere and are left to the store: their

@@ -25,12 +25,14 @@ pub(super) struct Outside {
     upto: Pos,
     /// A page has been asked for, with which the lane may hold so many; otherwise 0.
     paging: usize,
-    /// How often deliveries were asked for by their numbers, and not handed over yet.
+    /// How often deliveries that others made or changed were asked for, and not handed over yet.
     fetching: u32,
     /// The nearest turn left to the store since a page was asked for.
     skipped: Option<Turn>,
-    /// Deliveries told of since something was asked for: what is read of them is older.
-    touched: FxHashSet<Pos>,
+    /// Deliveries told of since a page was asked for: what it says of them is older.
+    since_page: FxHashSet<Pos>,
+    /// The same of those that others made or changed. Apart, as the two reads overlap.
+    since_fetch: FxHashSet<Pos>,
 }
 
 impl Outside {
@@ -42,7 +44,8 @@ impl Outside {
             paging: 0,
             fetching: 0,
             skipped: None,
-            touched: FxHashSet::default(),
+            since_page: FxHashSet::default(),
+            since_fetch: FxHashSet::default(),
         }
     }
 
@@ -93,7 +96,7 @@ impl Outside {
         self.settle();
     }
 
-    /// Deliveries are asked for by their numbers.
+    /// Deliveries that others made or changed are asked for.
     pub fn fetch(&mut self) {
         self.fetching += 1;
     }
@@ -106,33 +109,40 @@ impl Outside {
 
     /// Something is told of a delivery.
     pub fn touch(&mut self, pos: Pos) {
-        if self.is_read() {
-            self.touched.insert(pos);
+        if self.is_paging() {
+            self.since_page.insert(pos);
+        }
+        if self.fetching > 0 {
+            self.since_fetch.insert(pos);
         }
     }
 
-    /// Whether nothing was told of a delivery since it was asked for.
-    pub fn is_news(&self, pos: Pos) -> bool {
-        !self.touched.contains(&pos)
+    /// Whether nothing was told of a delivery since the page was asked for.
+    pub fn is_news_of_page(&self, pos: Pos) -> bool {
+        !self.since_page.contains(&pos)
     }
 
-    /// Forgets what was told during reads once there are none.
+    /// Whether nothing was told of a delivery since it was asked for.
+    pub fn is_news_of_fetch(&self, pos: Pos) -> bool {
+        !self.since_fetch.contains(&pos)
+    }
+
+    /// Forgets what was told during a read that is over.
     pub fn settle(&mut self) {
-        if !self.is_read() {
-            self.touched.clear();
+        if !self.is_paging() {
+            self.since_page.clear();
+        }
+        if self.fetching == 0 {
+            self.since_fetch.clear();
         }
     }
 
     /// Whether nothing waits and nothing is being read.
     pub fn is_nothing(&self) -> bool {
-        self.horizon.is_none() && !self.is_read()
+        self.horizon.is_none() && !self.is_paging() && self.fetching == 0
     }
 
     fn is_paging(&self) -> bool {
         self.paging > 0
-    }
-
-    fn is_read(&self) -> bool {
-        self.is_paging() || self.fetching > 0
     }
 }

@@ -311,6 +311,17 @@ fn deliveries_read_by_number_do_not_bring_back_what_has_ended_meanwhile() {
 }
 
 #[test]
+fn what_is_told_during_one_read_is_no_news_of_that_read_alone() {
+    let mut lane = paging();
+    lane.fetch();
+    offer(&mut lane, [delivery(400)]);
+    assert!(!lane.is_news(Pos(400)));
+    lane.fetched();
+    lane.fetch();
+    assert!(lane.is_news(Pos(400)), "the page is still under way, but this read is a new one");
+}
+
+#[test]
 fn what_somebody_else_ended_is_sent_no_more() {
     let mut lane = lane(Endpoint { max_in_flight: 1, ..endpoint() });
     offer(&mut lane, [delivery(1), delivery(2)]);
