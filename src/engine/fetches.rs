@@ -112,8 +112,9 @@ impl Dispatcher {
         asked.retain(|(it, epoch)| self.tenures.is_current(it.endpoint, *epoch));
         let current = endpoints(&asked);
         for delivery in found.iter().filter(|it| current.binary_search(&it.endpoint).is_ok()) {
-            let lane = self.lanes.get(&delivery.endpoint).map(|slot| &slot.lane);
-            if lane.is_some_and(|lane| lane.is_news(delivery.id.pos())) {
+            let (pos, lane) = (delivery.id.pos(), self.lanes.get(&delivery.endpoint).map(|slot| &slot.lane));
+            // What was changed since it was asked for is read once more.
+            if lane.is_some_and(|lane| lane.is_news(pos)) && !self.wanted.contains_key(&pos) {
                 self.offer(delivery, now);
             }
         }

@@ -226,19 +226,23 @@ async fn what_others_make_is_read_once_there_is_room_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_ended_before_it_is_read_is_not_sent() {
+async fn what_was_ended_before_it_is_read_or_meanwhile_is_not_sent() {
     let (url, requests) = receiver(0).await;
     let (mut dispatcher, engine, other) = with_another(&url).await;
     let (store, now) = (Arc::clone(&dispatcher.store), dispatcher.clock.now());
-    publish(&other, 3).await;
-    assert_eq!(hear(&mut dispatcher).await, 3);
+    publish(&other, 5).await;
+    assert_eq!(hear(&mut dispatcher).await, 5);
     let ids = dispatcher.wanted.keys().copied().collect::<Vec<_>>();
     let ids = store.numbered(&ids).await.unwrap().iter().map(|it| it.id).collect::<Vec<_>>();
     store.cancel(TenantKey::DEFAULT, ids[0], now).await.unwrap();
     other.cancel(TenantKey::DEFAULT, ids[1], now).await.unwrap();
-    assert_eq!(hear(&mut dispatcher).await, 3);
+    assert_eq!(hear(&mut dispatcher).await, 5);
+    dispatcher.fetch(now);
+    store.cancel(TenantKey::DEFAULT, ids[2], now).await.unwrap();
+    other.cancel(TenantKey::DEFAULT, ids[3], now).await.unwrap();
+    assert_eq!(hear(&mut dispatcher).await, 1, "to be read once more");
     let house = House::of(dispatcher, engine);
     let patience = std::time::Duration::from_secs(20);
-    tokio::time::timeout(patience, house.delivered(1)).await.expect("the third is delivered");
-    assert_eq!(*requests.lock().unwrap(), HashMap::from([(ids[2].0.hyphenated(), 1)]));
+    tokio::time::timeout(patience, house.delivered(1)).await.expect("the last is delivered");
+    assert_eq!(*requests.lock().unwrap(), HashMap::from([(ids[4].0.hyphenated(), 1)]));
 }

@@ -48,10 +48,12 @@ impl Store {
     pub async fn mentioned(&self, mentions: &[Mention]) -> Result<Vec<Arc<Delivery>>, Error> {
         let changed = mentions.iter().filter(|it| it.source.is_none());
         let changed: Vec<Pos> = changed.map(|it| it.pos).collect();
-        let mut found = self.made(mentions).await?;
+        let mut found = Vec::new();
         if !changed.is_empty() {
-            found.extend(self.bring_events(self.numbered(&changed).await?).await?);
+            found = self.numbered(&changed).await?;
+            self.hot.publish(self.events_of(&found).await?);
         }
+        found.extend(self.made(mentions).await?);
         Ok(found)
     }
 
@@ -71,7 +73,7 @@ impl Store {
             return Ok(Vec::new());
         }
         events.sort_unstable();
-        let mut events = self.events_in(&runs(&events)).await?;
+        let mut events = self.events_among(&events).await?;
         let mut found = Vec::with_capacity(mentions.len());
         for (it, Source { event, max_attempts }) in made() {
             // What has no endpoint any more has no lane to go to either.
@@ -88,22 +90,23 @@ impl Store {
         Ok(found)
     }
 
-    /// Events in some runs of numbers, in order.
-    async fn events_in(&self, runs: &[(u64, u64)]) -> Result<Vec<Found>, Error> {
+    /// Events by their numbers, which are in order; so are the events.
+    async fn events_among(&self, numbers: &[u64]) -> Result<Vec<Found>, Error> {
+        let runs = runs(numbers);
         let ends = |end: fn(&(u64, u64)) -> u64| {
             Value::List(runs.iter().map(|run| end(run).cast_signed()).collect())
         };
         let rows = self.readers.rows(RUNS, &[ends(|run| run.0), ends(|run| run.1)]).await?;
-        let found = rows.iter().map(|row| {
+        let mut found = Vec::with_capacity(rows.len());
+        for row in &rows {
+            // Others may lie in between.
+            if numbers.binary_search(&row.pos(0)?.0).is_err() {
+                continue;
+            }
             let (event, bytes) = event(row)?;
-            Ok(Found {
-                event: Arc::new(event),
-                bytes: bytes as u32,
-                is_whole: row.bytes(12)?.is_some(),
-                uses: 0,
-            })
-        });
-        let mut found = found.collect::<Result<Vec<_>, Error>>()?;
+            let (event, bytes, is_whole) = (Arc::new(event), bytes as u32, row.bytes(12)?.is_some());
+            found.push(Found { event, bytes, is_whole, uses: 0 });
+        }
         found.sort_unstable_by_key(|it| it.event.id.pos());
         Ok(found)
     }

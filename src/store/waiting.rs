@@ -50,7 +50,7 @@ pub(super) fn select_payloads(dialect: Dialect, positions: Vec<i64>) -> Query {
 }
 
 /// Events, each with how many deliveries want it.
-type Events = Vec<(Arc<Event>, u32)>;
+pub(super) type Events = Vec<(Arc<Event>, u32)>;
 
 impl Store {
     /// A page of the open deliveries of an endpoint. Their events are at hand afterwards,
@@ -65,7 +65,9 @@ impl Store {
         }
         let rows = self.readers.rows(WAITING, &values).await?;
         let page: Result<Vec<_>, _> = rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect();
-        self.bring_events(page?).await
+        let page = page?;
+        self.hot.insert(self.events_of(&page).await?);
+        Ok(page)
     }
 
     /// Deliveries of rows that bring their events, and those of these that are not at hand.
@@ -90,21 +92,23 @@ impl Store {
         Ok((found, events.collect::<Result<_, Error>>()?))
     }
 
-    /// Reads the events of open deliveries that are not at hand.
-    pub(super) async fn bring_events(&self, page: Vec<Arc<Delivery>>) -> Result<Vec<Arc<Delivery>>, Error> {
-        let open = page.iter().filter(|delivery| delivery.is_open());
+    /// The events of those of some deliveries that are open, unless they are at hand or large.
+    pub(super) async fn events_of(&self, deliveries: &[Arc<Delivery>]) -> Result<Events, Error> {
         let mut uses: FxHashMap<Pos, u32> = FxHashMap::default();
+        let open = deliveries.iter().filter(|delivery| delivery.is_open());
         open.for_each(|delivery| *uses.entry(delivery.event.pos()).or_default() += 1);
         let missing = self.hot.missing(uses.keys().copied());
         if missing.is_empty() {
-            return Ok(page);
+            return Ok(Events::new());
         }
         let missing = missing.iter().map(|pos| pos.0.cast_signed()).collect();
         let rows = self.readers.all(&select_payloads(self.readers.dialect(), missing)).await?;
-        let events: Result<Vec<_>, _> =
-            rows.iter().map(|row| event(row).map(|(event, _)| (uses[&event.id.pos()], event))).collect();
-        self.hot.insert(events?.into_iter().map(|(uses, event)| (Arc::new(event), uses)).collect());
-        Ok(page)
+        let events = rows.iter().map(|row| {
+            let (event, _) = event(row)?;
+            let uses = uses[&event.id.pos()];
+            Ok((Arc::new(event), uses))
+        });
+        events.collect()
     }
 
     /// Endpoints for which something waits.
