@@ -56,8 +56,8 @@ const REFUSALS_MAX: u32 = 100;
 /// How long results wait for more of them, while they come in numbers: under load
 /// this fills transactions, and it delays no answer.
 const LINGER: Duration = Duration::from_millis(5);
-/// How often they are counted meanwhile: each time wakes this thread up.
-const GLANCES: u32 = 5;
+/// How long until they are counted again meanwhile: each time wakes this thread up.
+const GLANCE: Duration = Duration::from_millis(1);
 /// Results in the last transaction from which on more are waited for. Below, there
 /// is little load and nothing to gain.
 const COMPANY: usize = 8;
@@ -362,13 +362,19 @@ async fn gather(
             let _ = timeout(pause, inbox.take(batch, finishes)).await;
         }
     }
-    let mut glances = if company >= COMPANY { GLANCES } else { 0 };
-    while glances > 0 && batch.is_empty() && finishes.len() < ENOUGH {
-        glances -= 1;
-        // Results that come meanwhile do not wake this thread one by one.
-        if let Ok(Some(write)) = timeout(LINGER / GLANCES, inbox.writes.recv()).await {
-            batch.push(write);
-        }
+    if company >= COMPANY {
+        let enough = async {
+            while batch.is_empty() && finishes.len() < ENOUGH {
+                // Results that come meanwhile do not wake this thread one by one.
+                match timeout(GLANCE, inbox.writes.recv()).await {
+                    Ok(Some(write)) => batch.push(write),
+                    Ok(None) => return,
+                    Err(_) => {}
+                }
+                inbox.drain(batch, finishes);
+            }
+        };
+        let _ = timeout(LINGER, enough).await;
         inbox.drain(batch, finishes);
     }
     true
