@@ -109,7 +109,13 @@ async fn head(
         // any of it was taken up: it has not been sent, and this is not a resend.
         match failed.take_message() {
             Some(returned) if reused => message = returned,
-            Some(_) | None => return Err(broken(failed.error())),
+            Some(_) => {
+                // A new connection that was over before it was used: as one that a server ends
+                // which refuses the client by TLS.
+                let end = within(deadline.as_mut(), link.end()).await.flatten();
+                return Err(broken(end.as_ref().unwrap_or(failed.error())));
+            }
+            None => return Err(broken(failed.error())),
         }
     }
 }

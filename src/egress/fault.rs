@@ -1,7 +1,7 @@
 //! From the errors of the libraries to a [`Fault`]: a cause that can be told
 //! from all others and one sentence, made of nothing the request contained.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, io, iter, time::Duration};
 
 use super::tls;
 use crate::domain::{Cause, Fault};
@@ -45,7 +45,9 @@ pub(super) fn broken(error: &hyper::Error) -> Fault {
     if error.is_parse() {
         return fault(Cause::MalformedResponse, format!("not a valid HTTP response: {error}"));
     }
-    let inner = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    // It may lie deeper: what was to be sent is called off for what became of the connection.
+    let mut causes = iter::successors(error.source(), |cause| (*cause).source());
+    let inner = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
     if let Some(reason) = inner.and_then(tls::reason) {
         // In TLS 1.3 a server refuses the client only after the handshake.
         return fault(Cause::Tls, format!("the TLS connection failed: {reason}"));

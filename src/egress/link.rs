@@ -40,7 +40,7 @@ pub(super) struct Link {
     /// Until when it may be used again.
     pub(super) idle_until: Timestamp,
     informational: Arc<AtomicU32>,
-    driver: JoinHandle<()>,
+    driver: JoinHandle<Option<hyper::Error>>,
     parked: bool,
 }
 
@@ -66,13 +66,13 @@ impl Link {
         let seen = Arc::clone(&informational);
         let driver = tokio::spawn(async move {
             let mut connection = pin!(connection);
-            // How it ends is told to the request in flight; for an idle one, that
-            // it ended is enough.
+            // How it ends is told to the request in flight.
             poll_fn(|cx| match connection.as_mut().poll(cx) {
                 Poll::Pending if seen.load(Ordering::Relaxed) <= INFORMATIONAL_MAX => Poll::Pending,
-                Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
+                Poll::Pending => Poll::Ready(None),
+                Poll::Ready(ended) => Poll::Ready(ended.err()),
             })
-            .await;
+            .await
         });
         let remote = remote.map(|remote| remote.to_string().into());
         Ok(Self { sender, remote, idle_until: Timestamp::MAX, informational, driver, parked: false })
@@ -90,6 +90,11 @@ impl Link {
     /// Whether there were too many of them.
     pub(super) fn is_flooded(&self) -> bool {
         self.informational.load(Ordering::Relaxed) > INFORMATIONAL_MAX
+    }
+
+    /// What ended it, if no request was told.
+    pub(super) async fn end(&mut self) -> Option<hyper::Error> {
+        (&mut self.driver).await.ok().flatten()
     }
 
     /// Whether it is known to be closed.
