@@ -59,9 +59,7 @@ impl Store {
         let Page { from, upto, limit } = page;
         let values = params![endpoint, from.0, from.1, upto, limit as i64];
         if self.is_shared() {
-            let (page, events) = self.with_events(&self.readers.rows(PAGE, &values).await?)?;
-            self.hot.insert(events);
-            return Ok(page);
+            return self.with_events(&self.readers.rows(PAGE, &values).await?);
         }
         let rows = self.readers.rows(WAITING, &values).await?;
         let page: Result<Vec<_>, _> = rows.iter().map(|row| read::delivery(row).map(Arc::new)).collect();
@@ -70,8 +68,8 @@ impl Store {
         Ok(page)
     }
 
-    /// Deliveries of rows that bring their events, and those of these that are not at hand.
-    fn with_events(&self, rows: &[Row]) -> Result<(Vec<Arc<Delivery>>, Events), Error> {
+    /// Deliveries of rows that bring their events, which are at hand afterwards.
+    fn with_events(&self, rows: &[Row]) -> Result<Vec<Arc<Delivery>>, Error> {
         let (mut found, mut uses) = (Vec::with_capacity(rows.len()), FxHashMap::default());
         for row in rows {
             let delivery = read::delivery(row)?;
@@ -89,7 +87,8 @@ impl Store {
             let (row, uses) = uses[&pos];
             Ok((Arc::new(event_at(row, read::WIDTH)?.0), uses))
         });
-        Ok((found, events.collect::<Result<_, Error>>()?))
+        self.hot.insert(events.collect::<Result<_, Error>>()?);
+        Ok(found)
     }
 
     /// The events of those of some deliveries that are open, unless they are at hand or large.
