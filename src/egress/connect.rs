@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
 
 use super::{
     Policy, Proxy, Target,
@@ -42,7 +43,7 @@ async fn dial(
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
     if let Some(proxy) = &shared.proxy {
-        return through(shared, proxy, target, limit, timings).await;
+        return through(shared, proxy, target, tls, limit, timings).await;
     }
     let clock = &shared.clock;
     let mut last = clock.now();
@@ -67,10 +68,9 @@ async fn dial(
         return Err(fault(Cause::TargetForbidden, FORBIDDEN));
     }
     timings.connect = lap();
-    let connector = tls.map_or(&shared.tls, Tls::connector);
     let stream = match target.server_name() {
         None => Stream::Plain(tcp),
-        Some(name) => Stream::Tls(Box::new(tls::wrap(connector, name, tcp).await?)),
+        Some(name) => Stream::Tls(Box::new(tls::wrap(connector(shared, tls), name, tcp).await?)),
     };
     if !target.is_plain() {
         timings.tls = lap();
@@ -84,6 +84,7 @@ async fn through(
     shared: &Shared,
     proxy: &Proxy,
     target: &Target,
+    tls: Option<&Tls>,
     limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
@@ -93,12 +94,18 @@ async fn through(
     timings.connect = Some(connected.since(started));
     let stream = match target.server_name() {
         None => tunnel,
-        Some(name) => Box::new(tls::wrap(&shared.tls, name, tunnel).await?),
+        Some(name) => Box::new(tls::wrap(connector(shared, tls), name, tunnel).await?),
     };
     if !target.is_plain() {
         timings.tls = Some(shared.clock.now().since(connected));
     }
     Link::start(Stream::Proxied(stream), None).await
+}
+
+/// The TLS configuration towards a target: the endpoint's own if it has one. The handshake
+/// with a proxy itself never uses it.
+fn connector<'a>(shared: &'a Shared, tls: Option<&'a Tls>) -> &'a TlsConnector {
+    tls.map_or(&shared.tls, Tls::connector)
 }
 
 /// Where a host is. One address that is not allowed refuses all of them: a name that has

@@ -1,22 +1,17 @@
 //! The way to an endpoint: names, addresses, TLS.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use rustls::pki_types::CertificateDer;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpSocket, TcpStream},
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{
     super::{Client, Config, Request, SetupError, connect::connect_any},
-    peer::{OK, Peer, answer, client, client_with, fault, read_request, read_to_close, request, target},
+    peer::{OK, Peer, answer, client, client_with, fault, read_to_close, request, target},
+    secure::{pem, secure},
 };
 use crate::{
     clock::Clock,
@@ -97,38 +92,6 @@ async fn every_address_of_a_name_has_its_turn() {
     assert_eq!(remote, peer.address);
 }
 
-/// A server behind a certificate for `name`, and the authority that issued it.
-pub async fn secure(name: &str) -> (Peer, CertificateDer<'static>) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &authority).unwrap();
-
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let peer = Peer::start(move |stream, _| {
-        let acceptor = acceptor.clone();
-        async move {
-            let Ok(mut stream) = acceptor.accept(stream).await else { return };
-            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-            while read_request(&mut stream).await.is_some() {
-                stream.write_all(OK).await.unwrap();
-            }
-        }
-    })
-    .await;
-    (peer, authority.der().clone())
-}
-
 fn secure_request(peer: &Peer) -> Request {
     request(target(&format!("https://{}/", peer.address)))
 }
@@ -191,10 +154,7 @@ fn an_authority_that_cannot_be_used_is_refused_at_the_start() {
 #[tokio::test]
 async fn an_endpoint_s_own_authority_is_trusted_for_that_endpoint_alone() {
     let (peer, authority) = secure("127.0.0.1").await;
-    let pem = format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &authority)
-    );
+    let pem = pem("CERTIFICATE", &authority);
     let client = client_with(Config::default());
     let own = |ca_certificates: String| {
         client.tls(&TlsOptions { ca_certificates, ..TlsOptions::default() }).unwrap()

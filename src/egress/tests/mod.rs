@@ -7,3 +7,4 @@ mod peer;
 mod pooling;
 mod proxies;
 mod responses;
+mod secure;

@@ -8,8 +8,8 @@ use tokio::{
 
 use super::{
     super::{Config, Policy, Proxy, vet},
-    connecting::secure,
-    peer::{OK, Peer, answer, client_with, fault, read_request, request},
+    peer::{OK, Peer, answer, client_with, fault, read_request, request, target},
+    secure::{Seen, mutual, secure},
 };
 use crate::domain::Cause;
 
@@ -105,10 +105,10 @@ async fn an_address_is_judged_here_although_a_proxy_is_there() {
     assert_eq!(vet("http://169.254.169.254/", &public()).unwrap_err().rule, "url.address");
 }
 
-#[tokio::test]
-async fn socks_is_given_names_and_addresses() {
-    let peer = Peer::answering(OK).await;
-    let (seen, mut asked) = mpsc::unbounded_channel();
+/// A SOCKS proxy that leads to one peer whatever it is asked for. It demands the user `me` with
+/// the password `pass`, and reports the kind and the text of each address.
+async fn socks_proxy(peer: &Peer) -> (Peer, mpsc::UnboundedReceiver<(u8, Vec<u8>)>) {
+    let (seen, asked) = mpsc::unbounded_channel();
     let to = peer.address;
     let proxy = Peer::start(move |mut stream, _| {
         let seen = seen.clone();
@@ -139,6 +139,13 @@ async fn socks_is_given_names_and_addresses() {
         }
     })
     .await;
+    (proxy, asked)
+}
+
+#[tokio::test]
+async fn socks_is_given_names_and_addresses() {
+    let peer = Peer::answering(OK).await;
+    let (proxy, mut asked) = socks_proxy(&peer).await;
     let client = client_with(through(&format!("socks5://me:pass@{}", proxy.address)));
     for url in ["http://a.example:8080/", "http://[2606:4700::1111]/", "http://93.184.216.34/"] {
         assert_eq!(answer(client.send(request(vet(url, &public()).unwrap())).await).status, 200);
@@ -146,4 +153,36 @@ async fn socks_is_given_names_and_addresses() {
     assert_eq!(asked.recv().await.unwrap(), (3, b"a.example\x1f\x90".to_vec()));
     assert_eq!(asked.recv().await.unwrap().0, 4);
     assert_eq!(asked.recv().await.unwrap(), (1, vec![184, 216, 34, 0, 80]));
+}
+
+/// An endpoint's own authority and client certificate are used on every way to it, and every way
+/// carries the same bytes.
+#[tokio::test]
+async fn a_request_is_the_same_with_and_without_a_proxy() {
+    let mut endpoint = mutual("127.0.0.1").await;
+    let (connect, _asked) = http_proxy(&endpoint.peer, "HTTP/1.1 200 Connected\r\n\r\n").await;
+    let (socks, _places) = socks_proxy(&endpoint.peer).await;
+    let ways = [
+        Config::default(),
+        through(&format!("http://{}", connect.address)),
+        through(&format!("socks5://me:pass@{}", socks.address)),
+    ];
+    let mut all: Vec<Seen> = Vec::new();
+    for config in ways {
+        let client = client_with(config);
+        let url = format!("https://{}/hook", endpoint.peer.address);
+        let mut sent = request(target(&url));
+        sent.tls = client.tls(&endpoint.options).unwrap();
+        assert_eq!(answer(client.send(sent).await).status, 200);
+        all.push(endpoint.requests.recv().await.unwrap());
+
+        // Without the options it is refused, whatever the way.
+        let bare = fault(client.send(request(target(&url))).await);
+        assert_eq!(bare.cause, Cause::Tls, "{}", bare.message);
+    }
+    let (certificates, text) = all[0].clone();
+    assert_eq!(certificates, [endpoint.client]);
+    assert!(text.starts_with("POST /hook HTTP/1.1\r\n"), "{text}");
+    assert!(all.iter().all(|seen| *seen == all[0]), "{all:?}");
+    assert_eq!((connect.accepted(), socks.accepted()), (2, 2));
 }
