@@ -54,7 +54,7 @@ pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings
     let whole = incoming.is_end_stream()
         || within(deadline, timeout(BODY_GRACE, read(&mut incoming, &mut body))).await == Some(Ok(true));
     let answer = answer(&head, body, !whole, &link);
-    if whole {
+    if whole && is_one_length(&head.headers) {
         shared.pool.put(key, link, shared.clock.now(), keep_alive(&head.headers));
     }
     Ok(answer)
@@ -136,6 +136,13 @@ fn checked(
 
 fn flooded() -> Fault {
     fault(Cause::MalformedResponse, "more than 8 informational responses")
+}
+
+/// Whether a response says in one way only how long its body is. After a length beside a transfer
+/// coding the connection may not be used again (RFC 9112, section 6.3): the next response might
+/// begin elsewhere than we think.
+fn is_one_length(headers: &HeaderMap) -> bool {
+    !(headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH))
 }
 
 /// The headers as they go out.

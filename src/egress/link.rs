@@ -44,6 +44,24 @@ pub(super) struct Link {
     parked: bool,
 }
 
+/// How HTTP is spoken, also to a proxy.
+///
+/// Receivers write odd header lines, and what they mean is clear all the same. A folded line is
+/// read as one line (RFC 9112, section 5.2), white space before a colon is not part of the name,
+/// and a line that is no header is skipped. None of this is done to the length of the body: two
+/// different lengths, or one that is not a number, end the connection without an answer.
+pub(super) fn http1() -> Builder {
+    let mut builder = Builder::new();
+    // The number of headers is left at its default of 100: to set it, even to
+    // the same number, costs an allocation per response.
+    builder
+        .max_buf_size(HEAD_MAX)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    builder
+}
+
 impl Link {
     /// Starts HTTP on a connection.
     pub(super) async fn start(stream: Stream, remote: Option<SocketAddr>) -> Result<Self, Fault> {
@@ -58,9 +76,7 @@ impl Link {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        // The number of headers is left at its default of 100: to set it, even to
-        // the same number, costs an allocation per response.
-        let started = Builder::new().max_buf_size(HEAD_MAX).handshake(TokioIo::new(stream)).await;
+        let started = http1().handshake(TokioIo::new(stream)).await;
         let (sender, connection) = started.map_err(|error| broken(&error))?;
         let informational = Arc::new(AtomicU32::new(0));
         let seen = Arc::clone(&informational);

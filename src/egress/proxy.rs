@@ -14,7 +14,6 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
@@ -32,6 +31,7 @@ use super::{
     client::Shared,
     connect::{addresses, connect_any},
     fault::{fault, unconnected},
+    link::http1,
     target::Host,
     tls,
 };
@@ -125,7 +125,7 @@ impl Proxy {
     async fn connect(&self, stream: impl Io + 'static, target: &Target) -> Result<Box<dyn Io>, Fault> {
         let request = self.request(target)?;
         let broken = |error: hyper::Error| refused(&error.to_string());
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) = http1().handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Ends with the tunnel, or with `sender` if there is none.
         tokio::spawn(connection.with_upgrades());
         let response = sender.send_request(request).await.map_err(broken)?;

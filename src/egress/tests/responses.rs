@@ -102,11 +102,12 @@ async fn bodies_of_every_framing_are_read() {
 
 #[tokio::test]
 async fn what_is_not_http_is_malformed() {
-    let cases: [&[u8]; 6] = [
+    let cases: [&[u8]; 7] = [
         b"hello there, this is not HTTP at all\r\n\r\n",
         b"HTTP/1.1 2xx OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n",
+        b"HTTP/1.1 099 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx-null: a\0b\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
     ];
@@ -114,6 +115,77 @@ async fn what_is_not_http_is_malformed() {
         let peer = Peer::answering_once(response).await;
         let fault = fault(client().send(peer.request()).await);
         assert_eq!(fault.cause, Cause::MalformedResponse, "{response:?}: {}", fault.message);
+    }
+}
+
+/// What senders in other languages read is read here, too, and the connection is used again.
+#[tokio::test]
+async fn odd_header_lines_do_not_spoil_an_answer() {
+    let cases: [(&[u8], Option<&str>); 9] = [
+        (b"x-odd: folded\r\n \t over lines", Some("folded over lines")),
+        (b"x-odd:\r\n folded", Some("folded")),
+        (b"x-odd : before the colon", Some("before the colon")),
+        (b"x-odd\t: before the colon", Some("before the colon")),
+        (b"x odd: in a name", None),
+        (b" x-odd: before a name", None),
+        (b"x-odd: del\x7f", None),
+        (b"x-odd: control\x01", None),
+        (b"no colon here", None),
+    ];
+    for (line, value) in cases {
+        let response =
+            [&b"HTTP/1.1 200 OK\r\nserver: x\r\n"[..], line, b"\r\ncontent-length: 2\r\n\r\nok"].concat();
+        let peer = Peer::answering(response).await;
+        let client = client();
+        for _ in 0..2 {
+            let answer = answer(client.send(peer.request()).await);
+            let text = String::from_utf8_lossy(line);
+            assert_eq!((answer.status, &answer.response.body[..]), (200, &b"ok"[..]), "{text}");
+            let headers = &answer.response.headers;
+            let odd = headers.iter().find(|(name, _)| name == "x-odd").map(|(_, value)| &**value);
+            assert_eq!(odd, value, "{text}");
+        }
+        assert_eq!((peer.accepted(), client.idle()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_body_has_one_length() {
+    let cases: [&[u8]; 7] = [
+        b"content-length: 2\r\ncontent-length: 3",
+        b"content-length: 2, 3",
+        b"content-length : 2\r\ncontent-length: 3",
+        b"content-length: 2\r\n 3",
+        b"content-length: +2",
+        b"content-length:",
+        b"content-length: 99999999999999999999",
+    ];
+    for lines in cases {
+        let response = [&b"HTTP/1.1 200 OK\r\n"[..], lines, b"\r\n\r\nabc"].concat();
+        let peer = Peer::answering(response).await;
+        let client = client();
+        let fault = fault(client.send(peer.request()).await);
+        assert_eq!(fault.cause, Cause::MalformedResponse, "{}", String::from_utf8_lossy(lines));
+        assert_eq!(client.idle(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_is_not_believed_and_ends_the_connection() {
+    let cases: [&[u8]; 3] = [
+        b"content-length: 2\r\ntransfer-encoding: chunked",
+        b"transfer-encoding : chunked\r\ncontent-length: 2",
+        b"transfer-encoding:\r\n chunked\r\ncontent-length: 9",
+    ];
+    for lines in cases {
+        let response = [&b"HTTP/1.1 200 OK\r\n"[..], lines, b"\r\n\r\n2\r\nok\r\n0\r\n\r\n"].concat();
+        let peer = Peer::answering(response).await;
+        let client = client();
+        for number in 1..=2 {
+            let answer = answer(client.send(peer.request()).await);
+            assert_eq!((answer.status, &answer.response.body[..]), (200, &b"ok"[..]));
+            assert_eq!((client.idle(), peer.accepted()), (0, number));
+        }
     }
 }
 
