@@ -34,8 +34,10 @@ use crate::{
     machine::{
         breaker::Signal,
         lane::{Kept, Lane, Step, WINDOW},
+        latency::{Class, HANGING_AFTER, Latency},
         retry_after::quiet_until,
         share::Share,
+        slots::Slots,
     },
     store::{Finish, Store},
 };
@@ -108,8 +110,10 @@ pub struct Dispatcher {
     /// Lanes to ask, each once: one step a turn, so that none waits for another, and
     /// no tenant for another beyond its share.
     pub(super) ready: Share<EndpointKey>,
-    /// Deliveries whose attempt is not recorded yet.
-    pub(super) flying: FxHashMap<Pos, Flight>,
+    /// Attempts that are not recorded yet.
+    pub(super) slots: Slots<Flight>,
+    /// Latencies of endpoints whose lanes were dropped.
+    latencies: FxHashMap<EndpointKey, Latency>,
     swept_at: Timestamp,
     observer: Observer,
     /// Pages read at once at most, so that many lanes, as after a start, leave
@@ -117,10 +121,9 @@ pub struct Dispatcher {
     page_readers: Arc<Semaphore>,
 }
 
-/// An attempt that is not recorded yet.
+/// What is kept with an attempt that is not recorded yet.
 #[derive(Debug)]
 pub(super) struct Flight {
-    pub endpoint: EndpointKey,
     pub tenant: TenantKey,
     pub task: AbortHandle,
 }
@@ -131,7 +134,9 @@ pub(super) struct Slot {
     /// Share of its tenant.
     weight: u32,
     timer: Option<Timestamp>,
-    is_ready: bool,
+    latency: Latency,
+    /// The queue in which it waits to be asked.
+    queued: Option<Class>,
     /// What the store knows of how it stands.
     kept: Option<Kept>,
 }
@@ -193,6 +198,7 @@ impl Dispatcher {
             lease: lease_of_attempts,
         };
         let context = Arc::new(context);
+        let slots = Slots::new(config.in_flight_max);
         let mut dispatcher = Self {
             config,
             store,
@@ -221,7 +227,8 @@ impl Dispatcher {
             beyond: 0,
             timers: BTreeSet::new(),
             ready: Share::default(),
-            flying: FxHashMap::default(),
+            slots,
+            latencies: FxHashMap::default(),
             swept_at: now,
             observer: Observer::default(),
             page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
@@ -247,6 +254,7 @@ impl Dispatcher {
             self.reroute(now);
             self.fetch(now);
             self.fire(now);
+            self.learn_overdue(now);
             self.pump(now);
             self.record();
             self.see_off();
@@ -258,7 +266,9 @@ impl Dispatcher {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let pause = self.timers.first().map_or(SWEEP_EVERY, |(at, _)| at.since(self.clock.now()));
+            let timer = self.timers.first().map(|(at, _)| *at);
+            let next = [timer, self.slots.overdue_at()].into_iter().flatten().min();
+            let pause = next.map_or(SWEEP_EVERY, |at| at.since(self.clock.now()));
             tokio::select! {
                 () = stop.cancelled() => {}
                 _ = self.cursor.wait() => {}
@@ -301,12 +311,12 @@ impl Dispatcher {
             while self.follow(self.clock.now()).await? {}
             self.land(self.clock.now());
             self.record();
-            if self.flying.is_empty() {
+            if self.slots.is_empty() {
                 return Ok(());
             }
             tokio::select! {
                 () = &mut grace => {
-                    tracing::warn!(attempts = self.flying.len(), "stopping with attempts in flight; they will be repeated");
+                    tracing::warn!(attempts = self.slots.len(), "stopping with attempts in flight; they will be repeated");
                     return Ok(());
                 }
                 open = self.cursor.wait() => if !open { return Ok(()) },
@@ -327,6 +337,8 @@ impl Dispatcher {
             let (Some(attempt), Some(slot)) = (&finish.attempt, self.lanes.get_mut(&key)) else { continue };
             let signal = Signal::of(attempt.failure.as_ref().map(|failure| failure.cause));
             let quiet = quiet_until(&slot.lane.endpoint().retry, attempt);
+            slot.latency.observe(attempt.duration);
+            self.slots.ended(pos);
             slot.lane.land(pos, signal, quiet, now);
             self.keep(key, now);
             self.wake(key);
@@ -378,7 +390,7 @@ impl Dispatcher {
             return;
         }
         self.correct(delivery.id.pos());
-        if change.attempt.is_some() && self.flying.remove(&delivery.id.pos()).is_some() {
+        if change.attempt.is_some() && self.slots.release(delivery.id.pos()).is_some() {
             self.ready.end(delivery.tenant);
         }
         if !self.ensure_lane(key, now) {
@@ -446,6 +458,16 @@ impl Dispatcher {
         }
     }
 
+    /// Learns from attempts that go on for long, before they end.
+    fn learn_overdue(&mut self, now: Timestamp) {
+        while let Some((key, age)) = self.slots.overdue(now) {
+            if let Some(slot) = self.lanes.get_mut(&key) {
+                slot.latency.at_least(age);
+                self.wake(key);
+            }
+        }
+    }
+
     fn fire(&mut self, now: Timestamp) {
         while let Some(&(at, key)) = self.timers.first() {
             if at > now {
@@ -455,14 +477,19 @@ impl Dispatcher {
         }
     }
 
-    /// Asks ready lanes in turn, one step each, until all wait or no more attempts
-    /// may be in flight.
+    /// Asks queued lanes in turn, one step each, until all wait or their classes may hold
+    /// no more slots.
     fn pump(&mut self, now: Timestamp) {
         // Once the lease goes on, the loop comes here again.
-        while self.flying.len() < self.config.in_flight_max && self.lease.holds(self.clock.now()) {
-            let Some(key) = self.ready.pop() else { return };
+        while self.lease.holds(self.clock.now()) {
+            let Some((class, key)) = self.ready.pop(|class| self.slots.may_begin(class)) else { return };
             let Some(slot) = self.lanes.get_mut(&key) else { continue };
-            slot.is_ready = false;
+            // Its class has changed since: it waits in another queue.
+            if slot.queued != Some(class) {
+                continue;
+            }
+            slot.queued = None;
+            slot.lane.set_in_flight_cap(self.slots.in_flight_cap(class));
             if !self.tenures.is_active(key) {
                 continue;
             }
@@ -479,7 +506,7 @@ impl Dispatcher {
                     let task = self.tasks.spawn(Box::pin(async move {
                         let _ = out.send(attempt::run(&context, &caller, delivery, epoch).await);
                     }));
-                    self.flying.insert(pos, Flight { endpoint: key, tenant, task: task.abort_handle() });
+                    self.slots.begin(pos, key, class, now, Flight { tenant, task: task.abort_handle() });
                     self.wake(key);
                 }
                 Step::Expire(delivery) => {
@@ -573,7 +600,8 @@ impl Dispatcher {
             Some(since) => Lane::inherited(endpoint, stored, since, now),
             None => Lane::new(endpoint, stored, now),
         };
-        self.lanes.insert(key, Slot { lane, caller, weight, timer: None, is_ready: false, kept: None });
+        let latency = self.latencies.remove(&key).unwrap_or_default();
+        self.lanes.insert(key, Slot { lane, caller, weight, timer: None, latency, queued: None, kept: None });
     }
 
     /// Opens a lane for which something waits, or that stood in some way at its last home.
@@ -585,6 +613,9 @@ impl Dispatcher {
         let since = tenure.and_then(|tenure| tenure.at).unwrap_or(now);
         if let (Some(slot), Some(kept)) = (self.lanes.get_mut(&key), kept) {
             slot.lane.inherit(kept, since);
+            if kept.opened_at.is_some() {
+                slot.latency.at_least(HANGING_AFTER);
+            }
             slot.kept = Some(*kept);
         }
     }
@@ -613,6 +644,7 @@ impl Dispatcher {
     }
 
     pub(super) fn close_lane(&mut self, key: EndpointKey) {
+        self.latencies.remove(&key);
         let Some(slot) = self.lanes.remove(&key) else { return };
         self.beyond -= slot.beyond();
         if let Some(at) = slot.timer {
@@ -625,9 +657,10 @@ impl Dispatcher {
         self.set_timer(key, None);
         let active = self.tenures.is_active(key);
         let Some(slot) = self.lanes.get_mut(&key) else { return };
-        if !slot.is_ready && active {
-            slot.is_ready = true;
-            self.ready.push(slot.lane.endpoint().tenant, slot.weight, key);
+        let class = slot.latency.class();
+        if slot.queued != Some(class) && active {
+            slot.queued = Some(class);
+            self.ready.push(slot.lane.endpoint().tenant, slot.weight, class, key);
         }
     }
 
@@ -647,7 +680,13 @@ impl Dispatcher {
             return;
         }
         self.swept_at = now;
-        self.lanes.retain(|_, slot| slot.timer.is_some() || slot.is_ready || !slot.lane.is_idle(now));
+        self.lanes.retain(|key, slot| {
+            let keeps = slot.timer.is_some() || slot.queued.is_some() || !slot.lane.is_idle(now);
+            if !keeps {
+                self.latencies.insert(*key, slot.latency);
+            }
+            keeps
+        });
     }
 }
 

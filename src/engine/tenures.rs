@@ -166,13 +166,13 @@ impl Dispatcher {
         let shards: BTreeSet<Shard> = shards.iter().copied().collect();
         shards.iter().for_each(|shard| self.tenures.set(*shard, Stage::Lost));
         let lost: Vec<_> = self
-            .flying
+            .slots
             .iter()
-            .filter(|(_, it)| shards.contains(&Shard::of(it.endpoint)))
-            .map(|(pos, _)| *pos)
+            .filter(|(_, endpoint, _)| shards.contains(&Shard::of(*endpoint)))
+            .map(|(pos, ..)| pos)
             .collect();
         for pos in lost {
-            if let Some(flight) = self.flying.remove(&pos) {
+            if let Some(flight) = self.slots.release(pos) {
                 flight.task.abort();
                 self.ready.end(flight.tenant);
             }
@@ -199,7 +199,7 @@ impl Dispatcher {
         if self.leaving.is_empty() {
             return;
         }
-        let flying: BTreeSet<Shard> = self.flying.values().map(|it| Shard::of(it.endpoint)).collect();
+        let flying: BTreeSet<Shard> = self.slots.iter().map(|(_, endpoint, _)| Shard::of(endpoint)).collect();
         let (stay, gone): (Vec<Leaving>, Vec<Leaving>) =
             std::mem::take(&mut self.leaving).into_iter().partition(|(shard, _)| flying.contains(shard));
         self.leaving = stay;

@@ -58,6 +58,8 @@ pub struct Lane {
     quiet_until: Option<Timestamp>,
     held: Held,
     in_flight: u32,
+    /// Attempts in flight at most, beside the endpoint's own limit.
+    in_flight_cap: u32,
     /// Results of attempts being recorded.
     landed: usize,
     /// Expirations being recorded.
@@ -106,6 +108,7 @@ impl Lane {
             quiet_until: None,
             held: Held::default(),
             in_flight: 0,
+            in_flight_cap: u32::MAX,
             landed: 0,
             ending: 0,
             gone: None,
@@ -161,6 +164,11 @@ impl Lane {
     pub fn reset(&mut self) {
         self.breaker.close();
         self.quiet_until = None;
+    }
+
+    /// Attempts in flight at most from now on, beside the endpoint's own limit.
+    pub fn set_in_flight_cap(&mut self, cap: u32) {
+        self.in_flight_cap = cap;
     }
 
     /// A delivery was made or changed. `room` is how many waiting deliveries the lane
@@ -342,7 +350,9 @@ impl Lane {
         }
         // What lands is recorded at the store's pace; what a crash would repeat must
         // not pile up.
-        if self.in_flight >= self.endpoint.max_in_flight || self.landed >= UNRECORDED_MAX {
+        if self.in_flight >= self.endpoint.max_in_flight.min(self.in_flight_cap)
+            || self.landed >= UNRECORDED_MAX
+        {
             return Some((Hold::MaxInFlight, None));
         }
         let ready = self.bucket.ready_at(now);

@@ -13,6 +13,8 @@
 //! - [`route`]: which endpoints want an event.
 //! - [`lane`]: what of one endpoint may be sent now; holds a [`bucket`] and a
 //!   [`breaker`].
+//! - [`slots`]: how many attempts of which endpoints may be in flight, by what
+//!   [`latency`] has learned of them; [`share`] says whose turn it is.
 //! - [`judge`]: what an outcome means; asks [`backoff`] and [`retry_after`].
 
 pub mod backoff;
@@ -20,6 +22,7 @@ pub mod breaker;
 pub mod bucket;
 pub mod judge;
 pub mod lane;
+pub mod latency;
 pub mod retry_after;
 pub mod route;
 #[cfg(test)]
@@ -27,3 +30,4 @@ mod samples;
 pub mod share;
 #[cfg(test)]
 mod sim;
+pub mod slots;
