@@ -77,3 +77,43 @@ async fn endpoints_that_hang_do_not_delay_the_others() {
     assert!(hung >= HANGING * 10, "the others did hang meanwhile: {hung}");
     assert!(busy <= quiet + Duration::from_millis(250), "p99 went from {quiet:?} to {busy:?}");
 }
+
+/// More hanging endpoints than would fill all slots, and few slots: what arrives at a healthy
+/// endpoint meanwhile, if its deliveries wait for no time-out.
+async fn healthy_beside(max_in_flight: &str, hanging_endpoints: usize) {
+    let _alone = alone().await;
+    let server = Server::build().env("HOOKWIRE_MAX_IN_FLIGHT", max_in_flight).start().await;
+    let api = server.api();
+    let (healthy, hanging) = (Receiver::ok().await, Receiver::answering(|_| Answer::hang()).await);
+    for number in 0..hanging_endpoints {
+        let event_types = vec!["hanging".to_owned()];
+        // Longer than this test waits: whoever waits for one of them fails it.
+        let http = Some(pb::HttpOptions { timeout: span(120_000), ..Default::default() });
+        let path = format!("/{number}");
+        api.create_endpoint(pb::Endpoint { event_types, http, ..open_endpoint(hanging.at(&path)) }).await;
+    }
+    let endpoint =
+        pb::Endpoint { event_types: vec!["healthy".to_owned()], ..open_endpoint(healthy.at("/healthy")) };
+    api.create_endpoint(endpoint).await;
+    api.publish_batch((0..20).map(|_| event("hanging", "{}")).collect()).await;
+    let each_hangs = hanging_endpoints.min(max_in_flight.parse::<usize>().expect("a number") / 4);
+    eventually(Duration::from_secs(30), "the endpoints hang", async || {
+        let seen = hanging.count();
+        if seen >= each_hangs { Ok(()) } else { Err(format!("{seen} requests")) }
+    })
+    .await;
+    for number in 1..=50 {
+        api.publish(event("healthy", "{}")).await;
+        healthy.wait_for(number, Duration::from_secs(30)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hanging_endpoints_leave_slots_to_a_healthy_one() {
+    healthy_beside("1024", 110).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hanging_endpoints_leave_one_of_a_few_slots_to_a_healthy_one() {
+    healthy_beside("20", 3).await;
+}

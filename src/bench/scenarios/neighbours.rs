@@ -16,15 +16,15 @@ use crate::bench::{
 };
 
 /// Endpoints that hang.
-const HANGING: u32 = 20;
+const HANGING: u32 = 1000;
 /// Deliveries that wait for each.
-const WAITING: u32 = 1000;
+const WAITING: u32 = 20;
 /// How long each request hangs.
 const HANG: Duration = Duration::from_secs(10);
 /// The type of their events.
 const HANGING_TYPE: &str = "bench.hang";
 /// Events of a batch.
-const BATCH: u64 = 50;
+const BATCH: u64 = 10;
 
 /// The trickle without the others, and then beside them.
 pub async fn neighbours(setup: &Setup, load: Load) -> Result<Sample> {
@@ -32,7 +32,7 @@ pub async fn neighbours(setup: &Setup, load: Load) -> Result<Sample> {
     let (_home, server) = fresh(setup).await?;
     let alone = load.run(setup, &server).await?;
 
-    // What becomes of their deliveries is not the question, so nothing is noted.
+    // Their deliveries are not measured, so the ledger records none.
     let nothing = Arc::new(Ledger::new(0, 0, 1));
     let hanging = Receiver::start(setup, nothing, Manner::Hangs(HANG)).await?;
     for index in 0..HANGING {
