@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("vault", &["domain", "entropy"]),
     ("store", &["domain", "machine", "vault"]),
     ("feed", &["domain", "store"]),
-    ("egress", &["domain", "clock"]),
+    ("egress", &["domain", "clock", "entropy"]),
     ("engine", &["domain", "clock", "entropy", "signing", "content", "machine", "store", "feed", "egress"]),
     ("fleet", &["domain", "clock", "machine", "store", "engine"]),
     ("app", &["domain", "clock", "entropy", "machine", "store", "feed", "egress", "engine", "fleet"]),

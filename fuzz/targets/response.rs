@@ -8,6 +8,7 @@ use hookwire::{
     clock::Clock,
     domain::{EndpointKey, Micros, TenantKey, Timestamp},
     egress::{Client, Config, Policy, Request, Sender, vet},
+    entropy::Entropy,
 };
 use http::HeaderMap;
 use libfuzzer_sys::fuzz_target;
@@ -44,7 +45,7 @@ fn rig() -> Rig {
         Config { name_servers: vec!["127.0.0.1:9".parse().expect("an address")], ..Config::default() };
     let client = {
         let _inside = runtime.enter();
-        Client::new(config, clock.clone()).expect("a client")
+        Client::new(config, clock.clone(), Entropy::seeded(1)).expect("a client")
     };
     Rig { runtime, clock, client, next: 0 }
 }

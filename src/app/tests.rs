@@ -32,7 +32,8 @@ impl House {
         let (store, _) = Store::open(config).await.unwrap();
         let (clock, entropy, stop) = (Clock::system(), Entropy::seeded(1), CancellationToken::new());
         let policy = Policy::loopback();
-        let client = egress::Client::new(egress::Config::default(), clock.clone()).unwrap();
+        let client =
+            egress::Client::new(egress::Config::default(), clock.clone(), Entropy::seeded(1)).unwrap();
         let config =
             engine::Config { in_flight_max: 256, policy: policy.clone(), grace: Duration::from_secs(5) };
         let (dispatcher, engine) = engine::Dispatcher::open(

@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 use super::{
     Proxy, Sender, Target, exchange,
     fault::fault,
-    pool::Pool,
+    pool::{Limits, Pool},
     resolver::Resolver,
     tls::{self, Tls},
 };
@@ -19,6 +19,7 @@ use super::{link::Link, pool::Key, tls::Stream};
 use crate::{
     clock::Clock,
     domain::{Cause, Fault, Micros, Outcome, Timings, TlsOptions},
+    entropy::Entropy,
 };
 
 /// Sends requests, and keeps the connections between them. Cheap to clone: all
@@ -48,6 +49,12 @@ pub struct Config {
     /// 75 s after which common proxies close one. An endpoint that announces a
     /// shorter time (`keep-alive: timeout=5`) is believed.
     pub idle_age: Micros,
+    /// How old a connection may become, however busy it is; one in ten more or less. 60 s by
+    /// default: an endpoint whose name moves to another address is followed within 90 s, with the
+    /// at most 20 s for which an answer of a name server is believed.
+    pub connection_age: Micros,
+    /// Requests on a connection at most. 1000 by default, as many as common proxies take.
+    pub connection_requests: u32,
     /// Header `user-agent` unless the request has its own. `Hookwire/<version>`
     /// by default.
     pub user_agent: HeaderValue,
@@ -64,6 +71,8 @@ impl Default for Config {
         Self {
             idle_total: 1024,
             idle_age: Micros::from_secs(30),
+            connection_age: Micros::from_secs(60),
+            connection_requests: 1000,
             user_agent: HeaderValue::from_static(concat!("Hookwire/", env!("CARGO_PKG_VERSION"))),
             extra_roots: Vec::new(),
             name_servers: Vec::new(),
@@ -106,11 +115,13 @@ pub struct Request {
 
 impl Client {
     /// A client without connections.
-    pub fn new(config: Config, clock: Clock) -> Result<Self, SetupError> {
-        let Config { idle_total, idle_age, user_agent, extra_roots, name_servers, proxy } = config;
-        let pool = Pool::new(idle_total, idle_age);
+    pub fn new(config: Config, clock: Clock, entropy: Entropy) -> Result<Self, SetupError> {
+        let Config { idle_total, idle_age, connection_age: age, connection_requests: requests, .. } = config;
+        let Config { user_agent, extra_roots, name_servers, proxy, .. } = config;
+        let limits = Limits { idle_total, idle_age, age, requests };
+        let pool = Pool::new(limits, clock.clone(), entropy);
         let tls = tls::connector(&extra_roots)?;
-        let resolver = Resolver::new(&name_servers)?;
+        let resolver = Resolver::new(&name_servers, clock.clone())?;
         let roots = extra_roots;
         Ok(Self(Arc::new(Shared { clock, pool, tls, roots, resolver, proxy, user_agent })))
     }
@@ -144,7 +155,7 @@ impl Client {
     {
         let link = Link::start(Stream::Proxied(Box::new(stream)), None).await.expect("a connection");
         let key = Key::new(request.sender, &request.target, request.tls.as_ref());
-        self.0.pool.put(key, link, self.0.clock.now(), None);
+        self.0.pool.put(key, link, None);
     }
 
     /// Idle connections that are open.

@@ -17,6 +17,7 @@ use super::{
     client::Shared,
     fault::{connect_timeout, fault, unconnected},
     link::Link,
+    race::race,
     target::{FORBIDDEN, Host},
     tls::{self, Stream, Tls},
 };
@@ -30,20 +31,17 @@ pub(super) async fn connect(
     limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
-    timeout(limit, dial(shared, target, tls, limit, timings))
-        .await
-        .unwrap_or_else(|_| Err(connect_timeout(limit)))
+    timeout(limit, dial(shared, target, tls, timings)).await.unwrap_or_else(|_| Err(connect_timeout(limit)))
 }
 
 async fn dial(
     shared: &Shared,
     target: &Target,
     tls: Option<&Tls>,
-    limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
     if let Some(proxy) = &shared.proxy {
-        return through(shared, proxy, target, tls, limit, timings).await;
+        return through(shared, proxy, target, tls, timings).await;
     }
     let clock = &shared.clock;
     let mut last = clock.now();
@@ -61,7 +59,7 @@ async fn dial(
     if !addresses.iter().all(|address| may_dial(policy, *address)) {
         return Err(fault(Cause::TargetForbidden, FORBIDDEN));
     }
-    let (tcp, remote) = connect_any(&addresses, limit).await.map_err(|error| unconnected(&error))?;
+    let (tcp, remote) = connect_any(&addresses).await.map_err(|error| unconnected(&error))?;
     // Whatever lies between us and the network, nothing is sent to anybody else.
     let peer = tcp.peer_addr().map_err(|error| unconnected(&error))?;
     if peer != remote || !policy.permits(peer) {
@@ -85,11 +83,10 @@ async fn through(
     proxy: &Proxy,
     target: &Target,
     tls: Option<&Tls>,
-    limit: Duration,
     timings: &mut Timings,
 ) -> Result<Link, Fault> {
     let started = shared.clock.now();
-    let tunnel = proxy.tunnel(shared, target, limit).await?;
+    let tunnel = proxy.tunnel(shared, target).await?;
     let connected = shared.clock.now();
     timings.connect = Some(connected.since(started));
     let stream = match target.server_name() {
@@ -137,23 +134,16 @@ fn is_local(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback() || source.is_ok_and(|source| source.ip() == ip)
 }
 
-/// The first address that takes a connection. Each but the last gets an equal
-/// share of the limit, so that one that never answers does not keep the others
-/// from their turn; the last gets what is left.
-pub(super) async fn connect_any(
-    addresses: &[SocketAddr],
-    limit: Duration,
-) -> io::Result<(TcpStream, SocketAddr)> {
-    let Some((last, others)) = addresses.split_last() else {
-        return Err(io::ErrorKind::AddrNotAvailable.into());
-    };
-    let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    for address in others {
-        if let Ok(Ok(stream)) = timeout(share, TcpStream::connect(address)).await {
-            return prepared(stream, *address);
-        }
+/// A connection to one of the addresses, and the address.
+pub(super) async fn connect_any(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+    let connected = race(addresses, |address| {
+        let address = *address;
+        async move { io::Result::Ok((TcpStream::connect(address).await?, address)) }
+    });
+    match connected.await {
+        Ok((stream, address)) => prepared(stream, address),
+        Err(last) => Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into())),
     }
-    prepared(TcpStream::connect(last).await?, *last)
 }
 
 /// Requests are written whole: there is nothing to wait for.

@@ -55,7 +55,7 @@ pub(super) async fn run(shared: &Shared, request: Request, timings: &mut Timings
         || within(deadline, timeout(BODY_GRACE, read(&mut incoming, &mut body))).await == Some(Ok(true));
     let answer = answer(&head, body, !whole, &link);
     if whole && is_one_length(&head.headers) {
-        shared.pool.put(key, link, shared.clock.now(), keep_alive(&head.headers));
+        shared.pool.put(key, link, keep_alive(&head.headers));
     }
     Ok(answer)
 }
@@ -81,14 +81,17 @@ async fn head(
     // want a length get one.
     message.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     loop {
-        let pooled = shared.pool.take(key, shared.clock.now()).await;
+        let pooled = shared.pool.take(key).await;
         let reused = pooled.is_some();
         let mut link = match pooled {
             Some(link) => link,
             None => {
                 // Boxed: large, and not on the usual path.
                 let made = Box::pin(connect(shared, &target, tls.as_ref(), connect_limit, timings));
-                within(deadline.as_mut(), made).await.unwrap_or_else(|| Err(connect_timeout(limit)))?
+                let mut made =
+                    within(deadline.as_mut(), made).await.unwrap_or_else(|| Err(connect_timeout(limit)))?;
+                shared.pool.admit(&mut made);
+                made
             }
         };
         link.watch(&mut message);

@@ -37,8 +37,12 @@ pub(super) struct Link {
     pub(super) sender: SendRequest<Full<Bytes>>,
     /// Who is at the other end; nobody knows behind a proxy.
     pub(super) remote: Option<Arc<str>>,
-    /// Until when it may be used again.
+    /// Until when it may be used again, while it is idle.
     pub(super) idle_until: Timestamp,
+    /// From here on it is not kept for another request.
+    pub(super) retire_at: Timestamp,
+    /// Requests that it has carried.
+    pub(super) requests: u32,
     informational: Arc<AtomicU32>,
     driver: JoinHandle<Option<hyper::Error>>,
     parked: bool,
@@ -91,7 +95,16 @@ impl Link {
             .await
         });
         let remote = remote.map(|remote| remote.to_string().into());
-        Ok(Self { sender, remote, idle_until: Timestamp::MAX, informational, driver, parked: false })
+        Ok(Self {
+            sender,
+            remote,
+            idle_until: Timestamp::MAX,
+            retire_at: Timestamp::MAX,
+            requests: 0,
+            informational,
+            driver,
+            parked: false,
+        })
     }
 
     /// Counts the informational responses to a request that is about to be sent.

@@ -32,6 +32,7 @@ mod link;
 mod policy;
 mod pool;
 mod proxy;
+mod race;
 mod resolver;
 mod target;
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::{
     borrow::Cow,
     fmt,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -103,14 +102,9 @@ impl Proxy {
     }
 
     /// A tunnel to a target: what is written to it arrives there.
-    pub(super) async fn tunnel(
-        &self,
-        shared: &Shared,
-        target: &Target,
-        limit: Duration,
-    ) -> Result<Box<dyn Io>, Fault> {
+    pub(super) async fn tunnel(&self, shared: &Shared, target: &Target) -> Result<Box<dyn Io>, Fault> {
         let addresses = addresses(shared, &self.host, self.port).await?;
-        let (tcp, _) = connect_any(&addresses, limit).await.map_err(|error| unconnected(&error))?;
+        let (tcp, _) = connect_any(&addresses).await.map_err(|error| unconnected(&error))?;
         match &self.kind {
             Kind::Http => self.connect(tcp, target).await,
             Kind::Https(name) => {

@@ -58,7 +58,7 @@ async fn house(folder: &std::path::Path) -> House {
 async fn dispatcher(location: store::Location) -> (Dispatcher, Handle) {
     let (store, _) = Store::open(store::Config::sample(location)).await.unwrap();
     let clock = Clock::system();
-    let client = Client::new(egress::Config::default(), clock.clone()).unwrap();
+    let client = Client::new(egress::Config::default(), clock.clone(), Entropy::seeded(1)).unwrap();
     let config =
         Config { in_flight_max: 256, policy: Policy::loopback(), grace: std::time::Duration::from_secs(5) };
     let (entropy, lease) = (Entropy::seeded(1), Arc::new(Lease::forever()));

@@ -220,7 +220,7 @@ pub async fn run(
     let (store, mut writer) = opening.await.map_err(Error::Start)??;
 
     let policy = outbound.policy(&profile, local);
-    let client = Client::new(outbound.client, clock.clone())?;
+    let client = Client::new(outbound.client, clock.clone(), entropy.clone())?;
     let in_flight_max = config.max_in_flight as usize;
     let engine_config = engine::Config { in_flight_max, policy: policy.clone(), grace: GRACE };
     let lease = Arc::new(if store.is_shared() { engine::Lease::none() } else { engine::Lease::forever() });

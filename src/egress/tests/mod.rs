@@ -2,8 +2,8 @@
 
 mod connecting;
 mod limits;
-mod names;
-mod peer;
+pub mod names;
+pub mod peer;
 mod pooling;
 mod proxies;
 mod responses;

@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -16,25 +16,30 @@ use tokio::{net::UdpSocket, task::JoinHandle};
 
 use super::{
     super::{Client, Config, Policy, Request, Target, vet},
-    peer::{OK, Peer, answer, client_with, fault, request},
+    peer::{OK, Peer, answer, client_with, clocked, fault, request},
 };
 use crate::domain::{Cause, Micros};
 
+/// In a zone: the question for IPv6 addresses gets no answer.
+pub const SILENT: &str = "silent";
+
 /// A name server that answers as it is told. Ends with the test.
-struct NameServer {
-    address: SocketAddr,
+pub struct NameServer {
+    pub address: SocketAddr,
     asked: Arc<AtomicUsize>,
+    asked_ipv6: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 impl NameServer {
     /// Answers questions for IPv4 addresses by the first label and how often it was asked;
     /// to nothing it answers that there is no such name. Answers hold for no time.
-    async fn start(zone: impl Fn(&str, usize) -> Vec<&'static str> + Send + 'static) -> Self {
+    pub async fn start(zone: impl Fn(&str, usize) -> Vec<&'static str> + Send + 'static) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let asked_ipv6 = Arc::new(AtomicUsize::new(0));
+        let (count, count_ipv6) = (Arc::clone(&asked), Arc::clone(&asked_ipv6));
         let task = tokio::spawn(async move {
             let mut buffer = [0; 1500];
             while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
@@ -46,7 +51,13 @@ impl NameServer {
                 let label = query.name().iter().next().unwrap_or_default().to_vec();
                 let first = usize::from(query.query_type() == RecordType::A);
                 let turn = count.fetch_add(first, Ordering::SeqCst);
-                let found = zone(&String::from_utf8(label).unwrap().to_lowercase(), turn);
+                count_ipv6.fetch_add(1 - first, Ordering::SeqCst);
+                let mut found = zone(&String::from_utf8(label).unwrap().to_lowercase(), turn);
+                let all = found.len();
+                found.retain(|ip| *ip != SILENT);
+                if found.len() < all && query.query_type() == RecordType::AAAA {
+                    continue;
+                }
                 if found.is_empty() {
                     reply.metadata.response_code = ResponseCode::NXDomain;
                 }
@@ -60,14 +71,22 @@ impl NameServer {
                 socket.send_to(&reply.to_vec().unwrap(), from).await.unwrap();
             }
         });
-        Self { address, asked, task }
+        Self { address, asked, asked_ipv6, task }
     }
 
     fn client(&self) -> Client {
-        client_with(Config { name_servers: vec![self.address], ..Config::default() })
+        client_with(self.config())
     }
 
-    fn asked(&self) -> usize {
+    fn config(&self) -> Config {
+        Config { name_servers: vec![self.address], ..Config::default() }
+    }
+
+    pub fn asked_ipv6(&self) -> usize {
+        self.asked_ipv6.load(Ordering::SeqCst)
+    }
+
+    pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -139,6 +158,75 @@ async fn a_name_that_moves_is_judged_again() {
     assert_eq!(answer(client.send(request(target.clone())).await).status, 200);
     assert_eq!(fault(client.send(request(target)).await).cause, Cause::TargetForbidden);
     assert_eq!((server.asked(), close.accepted()), (2, 1));
+}
+
+/// Under steady traffic on a connection that is kept alive.
+#[tokio::test]
+async fn a_name_that_moves_is_followed_within_90_s() {
+    let moved = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&moved);
+    let server = NameServer::start(move |_, _| {
+        vec![if seen.load(Ordering::SeqCst) { "127.0.0.2" } else { "127.0.0.1" }]
+    })
+    .await;
+    let old = Peer::answering(OK).await;
+    let new = Peer::answering_at(SocketAddr::new([127, 0, 0, 2].into(), old.address.port()), OK).await;
+    let (client, clock) = clocked(server.config());
+    let target = named("moves.example", &old, &Policy::loopback());
+    let mut remotes = Vec::new();
+    for second in 0..200 {
+        moved.store(second >= 100, Ordering::SeqCst);
+        remotes.push(answer(client.send(request(target.clone())).await).response.remote.unwrap());
+        clock.advance(Micros::from_secs(1));
+    }
+    let first = remotes.iter().position(|remote| *remote == new.address.to_string()).unwrap();
+    assert!((100..=190).contains(&first), "{first}");
+    assert!(remotes[first..].iter().all(|remote| *remote == new.address.to_string()));
+    assert!(remotes[..first].iter().all(|remote| *remote == old.address.to_string()));
+}
+
+#[tokio::test]
+async fn a_name_server_that_never_answers_for_ipv6_does_not_delay() {
+    let server = NameServer::start(|_, _| vec!["127.0.0.1", SILENT]).await;
+    let peer = Peer::answering(OK).await;
+    let target = named("half.example", &peer, &Policy::loopback());
+    // Less than a lookup of IPv6 addresses takes until it is given up.
+    let sent = Request { connect_timeout: Micros::from_secs(3), ..request(target) };
+    let outcome = server.client().send(sent).await;
+    assert!(outcome.timings.dns.unwrap() < Micros::from_secs(2));
+    assert_eq!((answer(outcome).status, server.asked_ipv6()), (200, 1));
+}
+
+#[tokio::test]
+async fn a_name_may_have_an_underscore() {
+    let server = NameServer::start(|label, _| match label {
+        "my_host" | "_leading" => vec!["127.0.0.1"],
+        _ => vec![],
+    })
+    .await;
+    let (peer, client) = (Peer::answering(OK).await, server.client());
+    for name in ["my_host.test", "_leading.test", "my_host"] {
+        let target = named(name, &peer, &Policy::loopback());
+        assert_eq!(answer(client.send(request(target)).await).status, 200, "{name}");
+    }
+    assert!(vet("https://my_host.test/", &Policy::default()).is_ok());
+
+    // What no name server can be asked for is said to be so.
+    for name in ["a+b.test".to_owned(), format!("{}.test", "a".repeat(64))] {
+        let fault = fault(client.send(request(named(&name, &peer, &Policy::loopback()))).await);
+        assert_eq!(
+            (fault.cause, &*fault.message),
+            (Cause::Dns, "the host name did not resolve: it is not a valid name")
+        );
+    }
+}
+
+#[tokio::test]
+async fn repeated_addresses_count_once() {
+    let server = NameServer::start(|_, _| ["127.0.0.1", "127.0.0.2"].repeat(20)).await;
+    let peer = Peer::answering(OK).await;
+    let target = named("often.example", &peer, &Policy::loopback());
+    assert_eq!(answer(server.client().send(request(target)).await).status, 200);
 }
 
 #[tokio::test]

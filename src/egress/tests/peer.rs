@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,12 +16,14 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::super::{Client, Config, Policy, Request, Sender, Target, vet};
 use crate::{
     clock::Clock,
-    domain::{Answer, EndpointKey, Fault, Micros, Outcome, TenantKey},
+    domain::{Answer, EndpointKey, Fault, Micros, Outcome, TenantKey, Timestamp},
+    entropy::Entropy,
 };
 
 /// Whoever asks for a request.
@@ -43,7 +46,16 @@ impl Peer {
         S: Fn(TcpStream, usize) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), serve).await
+    }
+
+    /// The same at an address.
+    pub async fn start_at<S, F>(address: SocketAddr, serve: S) -> Self
+    where
+        S: Fn(TcpStream, usize) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
@@ -58,8 +70,13 @@ impl Peer {
 
     /// Answers every request with the same bytes and keeps the connection.
     pub async fn answering(response: impl Into<Vec<u8>>) -> Self {
+        Self::answering_at("127.0.0.1:0".parse().unwrap(), response).await
+    }
+
+    /// The same at an address.
+    pub async fn answering_at(address: SocketAddr, response: impl Into<Vec<u8>>) -> Self {
         let response: Arc<[u8]> = response.into().into();
-        Self::start(move |mut stream, _| {
+        Self::start_at(address, move |mut stream, _| {
             let response = Arc::clone(&response);
             async move {
                 while read_request(&mut stream).await.is_some() {
@@ -158,7 +175,26 @@ pub fn client() -> Client {
 }
 
 pub fn client_with(config: Config) -> Client {
-    Client::new(config, Clock::system()).unwrap()
+    Client::new(config, Clock::system(), Entropy::seeded(1)).unwrap()
+}
+
+/// A client whose clock stands at zero.
+pub fn clocked(config: Config) -> (Client, Clock) {
+    let clock = Clock::manual(Timestamp(0));
+    (Client::new(config, clock.clone(), Entropy::seeded(1)).unwrap(), clock)
+}
+
+/// Tokio's time, which tests may pause.
+#[expect(clippy::disallowed_methods, reason = "only a test can pause it")]
+pub fn virtual_now() -> Instant {
+    Instant::now()
+}
+
+/// Lets a span of tokio's time pass, so that timers of that span end.
+pub async fn step(span: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(span).await;
+    tokio::time::resume();
 }
 
 pub fn answer(outcome: Outcome) -> Answer {
@@ -176,5 +212,5 @@ pub async fn until_idle(client: &Client, count: usize) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), reached).await.expect("connections in the pool");
+    tokio::time::timeout(Duration::from_secs(10), reached).await.expect("connections in the pool");
 }

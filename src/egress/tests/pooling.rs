@@ -1,16 +1,20 @@
 //! Connections that are used again, and those that are not.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{io::AsyncWriteExt as _, sync::Notify};
+use tokio::{
+    io::AsyncWriteExt as _,
+    sync::{Notify, mpsc},
+};
 
 use super::{
     super::{Client, Config},
-    peer::{OK, Peer, answer, client, client_with, fault, read_request, until_idle},
+    peer::{OK, Peer, answer, client, client_with, clocked, fault, read_request, step, until_idle},
 };
 use crate::{
     clock::Clock,
     domain::{Cause, Micros, Timestamp},
+    entropy::Entropy,
 };
 
 #[tokio::test]
@@ -115,8 +119,7 @@ async fn an_idle_connection_has_its_time() {
     let hinting =
         Peer::answering("HTTP/1.1 200 OK\r\nkeep-alive: max=9, timeout=5\r\ncontent-length: 0\r\n\r\n").await;
     for (peer, seconds) in [(&plain, 30), (&hinting, 4)] {
-        let clock = Clock::manual(Timestamp(0));
-        let client = Client::new(Config::default(), clock.clone()).unwrap();
+        let (client, clock) = clocked(Config::default());
         let before = peer.accepted();
         answer(client.send(peer.request()).await);
         clock.advance(Micros(Micros::from_secs(seconds).0 - 1));
@@ -129,14 +132,68 @@ async fn an_idle_connection_has_its_time() {
 }
 
 #[tokio::test]
-async fn old_connections_of_forgotten_origins_are_closed() {
-    let (forgotten, busy) = (Peer::answering(OK).await, Peer::answering(OK).await);
+async fn an_idle_connection_is_closed_although_nobody_looks_for_it() {
+    let (closed, mut closings) = mpsc::unbounded_channel();
+    let peer = Peer::start(move |mut stream, _| {
+        let closed = closed.clone();
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                stream.write_all(OK).await.unwrap();
+            }
+            closed.send(()).unwrap();
+        }
+    })
+    .await;
+    let (client, clock) = clocked(Config::default());
+    // Twice: the task that closes connections ends with the last one, and starts anew.
+    for _ in 0..2 {
+        answer(client.send(peer.request()).await);
+        clock.advance(Micros::from_secs(29));
+        step(Duration::from_secs(1)).await;
+        assert_eq!(client.idle(), 1);
+        clock.advance(Micros::from_secs(1));
+        step(Duration::from_secs(1)).await;
+        closings.recv().await.unwrap();
+        assert_eq!(client.idle(), 0);
+    }
+}
+
+/// Seconds of steady traffic until a connection is replaced.
+async fn age(seed: u64) -> u64 {
+    let peer = Peer::answering(OK).await;
     let clock = Clock::manual(Timestamp(0));
-    let client = Client::new(Config::default(), clock.clone()).unwrap();
-    answer(client.send(forgotten.request()).await);
-    clock.advance(Micros::from_secs(31));
-    answer(client.send(busy.request()).await);
-    assert_eq!(client.idle(), 1);
+    let client = Client::new(Config::default(), clock.clone(), Entropy::seeded(seed)).unwrap();
+    for second in 0.. {
+        answer(client.send(peer.request()).await);
+        if peer.accepted() == 2 {
+            return second;
+        }
+        clock.advance(Micros::from_secs(1));
+    }
+    unreachable!()
+}
+
+#[tokio::test]
+async fn a_busy_connection_is_replaced_at_its_age() {
+    let mut ages = Vec::new();
+    for seed in 0..10 {
+        ages.push(age(seed).await);
+    }
+    assert!(ages.iter().all(|age| (54..=66).contains(age)), "{ages:?}");
+    ages.sort_unstable();
+    ages.dedup();
+    assert!(ages.len() > 3, "connections are closed together: {ages:?}");
+}
+
+#[tokio::test]
+async fn a_connection_has_a_greatest_number_of_requests() {
+    let peer = Peer::answering(OK).await;
+    let client = client_with(Config { connection_requests: 3, ..Config::default() });
+    for number in 0..9 {
+        answer(client.send(peer.request()).await);
+        assert_eq!(peer.accepted(), number / 3 + 1);
+    }
+    assert_eq!(Config::default().connection_requests, 1000);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     domain::{EndpointKey, TenantKey},
     egress,
+    entropy::Entropy,
 };
 
 const SENDER: Sender = Sender { tenant: TenantKey::DEFAULT, endpoint: EndpointKey(1), version: 1 };
@@ -60,7 +61,7 @@ struct House {
 impl House {
     fn new(oauth2: OAuth2) -> Self {
         let clock = Clock::manual(Timestamp(1_000_000_000));
-        let client = Client::new(egress::Config::default(), clock.clone()).unwrap();
+        let client = Client::new(egress::Config::default(), clock.clone(), Entropy::seeded(1)).unwrap();
         Self { tokens: Tokens::new(oauth2, SENDER, &Policy::loopback()), client, clock }
     }
 
