@@ -15,4 +15,6 @@ pub struct Peer {
     /// of our authorities signed. None without TLS, or if the client showed none. Behind
     /// a proxy it is the proxy's.
     pub certificate: Option<[u8; 32]>,
+    /// The connection is that of a trusted proxy, which others call through as well.
+    pub proxied: bool,
 }

@@ -35,6 +35,8 @@ pub struct NewApiKey {
     pub networks: Vec<IpNet>,
     /// SHA-256 of client certificates that stand for it.
     pub certificates: Vec<[u8; 32]>,
+    /// SHA-256 of client certificates of which one is required besides the token.
+    pub required_certificates: Vec<[u8; 32]>,
 }
 
 /// A key with the name of its tenant.
@@ -62,8 +64,16 @@ impl App {
             id if maker.is_administrator() => Some(self.find_tenant(id)?.key),
             id => return Err(Error::not_found(Kind::Tenant, id)),
         };
-        let (expires_at, networks) = bounded(maker, asked.expires_at, asked.networks)?;
-        let call_rate = paced(maker.credential(), asked.call_rate)?;
+        may_register(maker, &asked.certificates)?;
+        let wanted = Reach {
+            expires_at: asked.expires_at,
+            networks: asked.networks,
+            required_certificates: asked.required_certificates,
+            call_rate: asked.call_rate,
+        };
+        let reach = wanted
+            .within(maker)
+            .map_err(|(field, why)| Error::invalid(format!("api_key.{field}"), Rule::OutOfRange, why))?;
         let directory = self.store.directory();
         if directory.keys(|key| key.tenant == tenant).len() >= KEYS_MAX {
             return Err(Error::Quota { quota: "API keys", limit: KEYS_MAX as u64 });
@@ -74,10 +84,11 @@ impl App {
             name: asked.name,
             tenant,
             scopes: asked.scopes,
-            expires_at,
-            call_rate,
-            networks,
+            expires_at: reach.expires_at,
+            call_rate: reach.call_rate,
+            networks: reach.networks,
             certificates: asked.certificates,
+            required_certificates: reach.required_certificates,
             ..ApiKey::new(id, principal::hash(&token), now)
         };
         let view = self.told(key.clone());
@@ -119,9 +130,10 @@ impl App {
     ) -> Result<(ApiKeyView, String), Error> {
         let known = self.find_key(principal, id)?;
         principal.may_grant(&known.key.scopes)?;
-        let (expires_at, networks) = (known.key.expires_at, known.key.networks.clone());
-        if bounded(principal, expires_at, networks.clone())? != (expires_at, networks) {
-            let why = "is of a key that ends later, or works from more networks, than the one that calls";
+        let reach = Reach::of(&known.key);
+        if reach.clone().within(principal).as_ref() != Ok(&reach) {
+            let why = "is of a key that ends later, may call faster, works from more networks or needs no \
+                 client certificate, other than the key that calls";
             return Err(Error::invalid("id", Rule::OutOfRange, why));
         }
         let now = self.now();
@@ -220,37 +232,81 @@ impl App {
     }
 }
 
-/// The end and the networks of a new key, within those of its maker.
-fn bounded(
-    maker: &Principal,
-    expires_at: Option<Timestamp>,
-    networks: Vec<IpNet>,
-) -> Result<(Option<Timestamp>, Vec<IpNet>), Error> {
-    let own_networks = maker.credential().map(|key| key.networks.as_slice()).unwrap_or_default();
-    if let (Some(wanted), Some(own)) = (expires_at, maker.ends_at())
-        && wanted > own
-    {
-        let why = "must not be later than that of the key, or of the token, that makes it";
-        return Err(Error::invalid("api_key.expire_time", Rule::OutOfRange, why));
+/// Checks which client certificates a caller lets stand for a key. Whoever shows such a
+/// certificate acts for the key's tenant, so a tenant may name only the certificate that
+/// it proved to have on this very connection. The answer does not depend on what other
+/// keys have.
+fn may_register(maker: &Principal, certificates: &[[u8; 32]]) -> Result<(), Error> {
+    if maker.is_administrator() {
+        return Ok(());
     }
-    let outside = |net: &IpNet| !own_networks.iter().any(|own| own.contains(net));
-    if !own_networks.is_empty() && networks.iter().any(outside) {
-        let why = "must lie within those of the key that makes it";
-        return Err(Error::invalid("api_key.allowed_networks", Rule::OutOfRange, why));
-    }
-    let networks = if networks.is_empty() { own_networks.to_vec() } else { networks };
-    Ok((expires_at.or(maker.ends_at()), networks))
+    let Some(foreign) = certificates.iter().position(|it| maker.certificate() != Some(*it)) else {
+        return Ok(());
+    };
+    let why = "must be the client certificate of the TLS connection that makes the key: call with that \
+         certificate, or ask an administrator";
+    Err(Error::invalid(format!("api_key.client_certificates[{foreign}]"), Rule::Forbidden, why))
 }
 
-/// The pace of a new key, within that of its maker.
-fn paced(maker: Option<&ApiKey>, wanted: Option<RateLimit>) -> Result<Option<RateLimit>, Error> {
-    let Some(own) = maker.and_then(|key| key.call_rate).filter(|own| !own.disabled) else {
-        return Ok(wanted);
-    };
-    let faster = |it: &RateLimit| it.disabled || it.per_second > own.per_second || it.burst > own.burst;
-    if wanted.as_ref().is_some_and(faster) {
-        let why = "must not be more than that of the key that makes it";
-        return Err(Error::invalid("api_key.rate_limit", Rule::OutOfRange, why));
+/// How far a key reaches, apart from its scopes and its tenant.
+#[derive(Clone, Debug, PartialEq)]
+struct Reach {
+    expires_at: Option<Timestamp>,
+    networks: Vec<IpNet>,
+    required_certificates: Vec<[u8; 32]>,
+    call_rate: Option<RateLimit>,
+}
+
+impl Reach {
+    fn of(key: &ApiKey) -> Self {
+        Self {
+            expires_at: key.expires_at,
+            networks: key.networks.clone(),
+            required_certificates: key.required_certificates.clone(),
+            call_rate: key.call_rate,
+        }
     }
-    Ok(wanted.or(Some(own)))
+
+    /// The same within the reach of the caller, whose limits hold where none are asked
+    /// for; or the field that reaches further, and why that is refused.
+    fn within(self, caller: &Principal) -> Result<Self, (&'static str, &'static str)> {
+        let own = caller.credential().map(Self::of);
+        let ends_at = caller.ends_at();
+        if self.expires_at.zip(ends_at).is_some_and(|(wanted, own)| wanted > own) {
+            let why = "must not be later than that of the key, or of the token, that makes it";
+            return Err(("expire_time", why));
+        }
+        let expires_at = self.expires_at.or(ends_at);
+        let Some(own) = own else { return Ok(Self { expires_at, ..self }) };
+        let lies_within = |net: &IpNet| own.networks.iter().any(|own| own.contains(net));
+        if !own.networks.is_empty() && !self.networks.iter().all(lies_within) {
+            return Err(("allowed_networks", "must lie within those of the key that makes it"));
+        }
+        let is_own = |it: &[u8; 32]| own.required_certificates.contains(it);
+        if !own.required_certificates.is_empty() && !self.required_certificates.iter().all(is_own) {
+            let why = "must be among those of the key that makes it";
+            return Err(("required_client_certificates", why));
+        }
+        let call_rate = match own.call_rate.filter(|own| !own.disabled) {
+            Some(own) if self.call_rate.is_some_and(|wanted| is_faster(wanted, own)) => {
+                return Err(("rate_limit", "must not be more than that of the key that makes it"));
+            }
+            own => self.call_rate.or(own),
+        };
+        let inherits = self.required_certificates.is_empty();
+        Ok(Self {
+            expires_at,
+            networks: if self.networks.is_empty() { own.networks } else { self.networks },
+            required_certificates: if inherits {
+                own.required_certificates
+            } else {
+                self.required_certificates
+            },
+            call_rate,
+        })
+    }
+}
+
+fn is_faster(wanted: RateLimit, own: RateLimit) -> bool {
+    wanted.disabled || wanted.per_second > own.per_second || wanted.burst > own.burst
 }

@@ -187,6 +187,12 @@ pub enum Forbidden {
     /// It is bound to other networks.
     #[error("the key may not be used from this address")]
     Network,
+    /// It is bound to a client certificate that the connection does not show.
+    #[error("the key works only on a TLS connection with the client certificate that it is bound to")]
+    Certificate,
+    /// Its token was replaced and is in its grace period.
+    #[error("a token that was replaced makes, rotates and revokes no keys: call with the new token")]
+    Replaced,
 }
 
 impl Forbidden {
@@ -196,6 +202,8 @@ impl Forbidden {
             Self::Tenant => "tenant",
             Self::Suspended => "suspended",
             Self::Network => "network",
+            Self::Certificate => "certificate",
+            Self::Replaced => "replaced",
         }
     }
 }

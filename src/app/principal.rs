@@ -13,6 +13,9 @@ use crate::{
     store::Credential,
 };
 
+/// What changes of API keys need.
+const KEYS_WRITE: &str = "api_keys:write";
+
 /// What a caller shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shown<'r> {
@@ -20,6 +23,8 @@ pub struct Shown<'r> {
     pub token: Option<&'r str>,
     /// SHA-256 of the client certificate of its connection.
     pub certificate: Option<[u8; 32]>,
+    /// Whether that certificate is a proxy's, which others call through as well.
+    pub proxied: bool,
     /// Where it calls from, if known.
     pub address: Option<IpAddr>,
     /// The tenant that it wants to act for.
@@ -31,6 +36,7 @@ pub struct Shown<'r> {
 pub struct Principal {
     tenant: Arc<Tenant>,
     credential: Option<Arc<Credential>>,
+    certificate: Option<[u8; 32]>,
     chosen: bool,
     ends: Ends,
 }
@@ -75,6 +81,10 @@ impl Principal {
     /// Checks that it may do what needs a scope.
     pub fn require(&self, scope: &str) -> Result<(), Error> {
         match &self.credential {
+            // A token that leaked is replaced to be rid of it: its holder makes no others.
+            Some(_) if scope == KEYS_WRITE && !self.ends.by_current => {
+                Err(Error::Forbidden { why: Forbidden::Replaced })
+            }
             Some(it) if !it.key.may(scope) => Err(Error::ScopeMissing { scope: scope.to_owned() }),
             Some(_) | None => Ok(()),
         }
@@ -100,6 +110,11 @@ impl Principal {
     /// The key that calls.
     pub(super) fn credential(&self) -> Option<&ApiKey> {
         self.credential.as_ref().map(|it| &it.key)
+    }
+
+    /// SHA-256 of the client certificate that it proved to have, itself and not by a proxy.
+    pub(super) fn certificate(&self) -> Option<[u8; 32]> {
+        self.certificate
     }
 
     /// When it ends by itself.
@@ -135,6 +150,9 @@ impl App {
         if !key.admits(shown.address) {
             return Err(Error::Forbidden { why: Forbidden::Network });
         }
+        if !key.admits_certificate(shown.certificate) {
+            return Err(Error::Forbidden { why: Forbidden::Certificate });
+        }
         let directory = self.store.directory();
         let tenant = match (key.tenant, shown.tenant) {
             (Some(own), wanted) => {
@@ -150,7 +168,9 @@ impl App {
             (None, wanted) => self.tenant_or_default(wanted)?,
         };
         credential.used(now);
-        Ok(Principal { tenant, credential: Some(credential), chosen: shown.tenant.is_some(), ends })
+        let certificate = shown.certificate.filter(|_| !shown.proxied);
+        let (credential, chosen) = (Some(credential), shown.tenant.is_some());
+        Ok(Principal { tenant, credential, certificate, chosen, ends })
     }
 
     /// Where no keys are asked for, everybody is an administrator.
@@ -158,7 +178,7 @@ impl App {
         let tenant = self.tenant_or_default(wanted)?;
         let never = CancellationToken::new();
         let ends = Ends { at: None, told: never, by_current: false, clock: self.clock.clone() };
-        Ok(Principal { tenant, credential: None, chosen: wanted.is_some(), ends })
+        Ok(Principal { tenant, credential: None, certificate: None, chosen: wanted.is_some(), ends })
     }
 
     fn tenant_or_default(&self, wanted: Option<&str>) -> Result<Arc<Tenant>, Error> {

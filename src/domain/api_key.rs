@@ -29,8 +29,12 @@ pub struct ApiKey {
     pub call_rate: Option<RateLimit>,
     /// Networks it may be used from; none means any.
     pub networks: Vec<IpNet>,
-    /// SHA-256 of client certificates that stand for the token.
+    /// SHA-256 of client certificates that stand for the token: a connection with one of
+    /// them needs no token.
     pub certificates: Vec<[u8; 32]>,
+    /// SHA-256 of client certificates of which a connection must show one besides the
+    /// token. Empty: none is needed.
+    pub required_certificates: Vec<[u8; 32]>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
     /// Hash of the token.
@@ -56,6 +60,7 @@ impl ApiKey {
             call_rate: None,
             networks: Vec::new(),
             certificates: Vec::new(),
+            required_certificates: Vec::new(),
             revoked_at: None,
             hash,
             previous: None,
@@ -80,6 +85,12 @@ impl ApiKey {
         let address = address.map(|it| it.to_canonical());
         self.networks.is_empty()
             || address.is_some_and(|address| self.networks.iter().any(|net| net.contains(&address)))
+    }
+
+    /// Whether it may be used on a connection that shows this certificate.
+    pub fn admits_certificate(&self, shown: Option<[u8; 32]>) -> bool {
+        self.required_certificates.is_empty()
+            || shown.is_some_and(|shown| self.required_certificates.contains(&shown))
     }
 }
 
@@ -111,5 +122,13 @@ mod tests {
         assert!(bound.admits(Some("::ffff:10.1.2.3".parse().unwrap())), "IPv4 over an IPv6 socket");
         assert!(!bound.admits(Some("10.2.0.1".parse().unwrap())) && !bound.admits(None));
         assert!(key().admits(None));
+    }
+
+    #[test]
+    fn a_key_that_requires_a_certificate_works_with_that_certificate_only() {
+        let bound = ApiKey { required_certificates: vec![[1; 32], [2; 32]], ..key() };
+        assert!(bound.admits_certificate(Some([2; 32])));
+        assert!(!bound.admits_certificate(Some([3; 32])) && !bound.admits_certificate(None));
+        assert!(key().admits_certificate(Some([3; 32])) && key().admits_certificate(None));
     }
 }

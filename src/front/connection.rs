@@ -63,7 +63,8 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let address = proxies::origin(self.address, request.headers(), &self.proxies);
-        request.extensions_mut().insert(Peer { address, certificate: self.certificate });
+        let proxied = proxies::trusts(&self.proxies, self.address.ip());
+        request.extensions_mut().insert(Peer { address, certificate: self.certificate, proxied });
         let call = Some(Counted::begin(&self.activity));
         // The house is always ready: there is nothing to poll first.
         Calling { answer: self.app.clone().call(request), call }

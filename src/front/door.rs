@@ -286,7 +286,7 @@ mod tests {
     async fn debug_tells_of_each_request_and_nothing_of_what_it_carried() {
         let log = Log::default();
         let _listening = log.listen(Level::DEBUG);
-        let peer = Peer { address: "192.0.2.1:5".parse().unwrap(), certificate: None };
+        let peer = Peer { address: "192.0.2.1:5".parse().unwrap(), certificate: None, proxied: false };
         let request = || {
             let request = Request::get("/?token=secret").header("authorization", "secret");
             request.header("x-request-id", "r-1").extension(peer)

@@ -11,7 +11,7 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// network of `trusted` proxies, the nearest address in `x-forwarded-for` that is not.
 /// What stands left of that was written by somebody who is not trusted.
 pub(super) fn origin(connection: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> SocketAddr {
-    let trusts = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
+    let trusts = |ip| trusts(trusted, ip);
     if !trusts(connection.ip()) {
         return connection;
     }
@@ -28,6 +28,11 @@ pub(super) fn origin(connection: SocketAddr, headers: &HeaderMap, trusted: &[IpN
         }
     }
     origin
+}
+
+/// Whether an address is that of a trusted proxy.
+pub(super) fn trusts(trusted: &[IpNet], ip: IpAddr) -> bool {
+    trusted.iter().any(|network| network.contains(&ip))
 }
 
 /// An address without its IPv6 form, if it is one of IPv4.

@@ -131,6 +131,7 @@ fn recognise(app: &App, headers: &HeaderMap, peer: Option<Peer>) -> Result<Princ
     app.recognise(Shown {
         token,
         certificate: peer.and_then(|peer| peer.certificate),
+        proxied: peer.is_some_and(|peer| peer.proxied),
         address: peer.map(|peer| peer.address.ip()),
         tenant: headers.get(TENANT).map(text),
     })

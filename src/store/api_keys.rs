@@ -24,6 +24,8 @@ struct Config {
     call_rate: Option<RateLimit>,
     networks: Vec<IpNet>,
     certificates: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    required_certificates: Vec<String>,
 }
 
 /// Writes a key, new or changed; a new one is given its number here.
@@ -39,6 +41,7 @@ pub(super) fn put(tx: &mut Tx<'_>, mut key: ApiKey) -> Result<(), Error> {
         call_rate: key.call_rate,
         networks: key.networks.clone(),
         certificates: key.certificates.iter().map(hex::encode).collect(),
+        required_certificates: key.required_certificates.iter().map(hex::encode).collect(),
     };
     let row = params![
         key.id.0.to_bytes(),
@@ -89,6 +92,7 @@ fn decode(row: &dyn Columns) -> Result<ApiKey, Error> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).map(|()| bytes).map_err(|_| bad("certificate"))
     };
+    let certificates = |texts: &[String]| texts.iter().map(certificate).collect::<Result<_, _>>();
     Ok(ApiKey {
         number: row.count(10)?,
         id: ApiKeyId(id),
@@ -102,7 +106,8 @@ fn decode(row: &dyn Columns) -> Result<ApiKey, Error> {
         expires_at: row.time_if(6)?,
         call_rate: config.call_rate,
         networks: config.networks,
-        certificates: config.certificates.iter().map(certificate).collect::<Result<_, _>>()?,
+        certificates: certificates(&config.certificates)?,
+        required_certificates: certificates(&config.required_certificates)?,
         revoked_at: row.time_if(7)?,
         hash: hash(2)?.ok_or_else(|| bad("hash"))?,
         previous: hash(3)?.zip(row.time_if(4)?),

@@ -29,5 +29,6 @@ mod shutdown;
 mod support;
 mod targets;
 mod tls;
+mod trespass;
 mod wall;
 mod watch;

@@ -6,24 +6,15 @@
 //! added to `proto/` is in it by itself; if it names things in fields that nothing
 //! here knows, the test fails until somebody says what they are.
 
-use bytes::{Buf, BufMut};
 use hookwire::grpc::pb;
-use http::{Method, uri::PathAndQuery};
 use prost::Message as _;
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MethodDescriptor, ReflectMessage as _,
-    SerializeOptions, Value,
-};
-use serde_json::{Value as Json, json};
-use tokio_stream::StreamExt as _;
-use tonic::{
-    Code, Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MethodDescriptor, ReflectMessage as _, Value};
+use serde_json::json;
+use tonic::Code;
 
 use crate::support::{
-    Answer, Api, Receiver, Server, event, eventually, http_stream, open_endpoint, reason_of,
+    Answer, Api, Door, Line, Outcome, Receiver, Server, event, eventually, methods, open_endpoint, reason_of,
+    request_of,
 };
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(20);
@@ -140,203 +131,30 @@ impl Party {
     }
 }
 
-/// What an answer comes to, as far as a caller can tell.
-#[derive(Clone, Debug, PartialEq)]
-struct Outcome {
-    code: i32,
-    reason: String,
-    told: String,
-    message: Vec<u8>,
+/// The same whatever id was asked for, and whatever the request was called.
+fn without(mut outcome: Outcome, things: &Things) -> Outcome {
+    for id in things.all() {
+        outcome.told = outcome.told.replace(id, ID);
+    }
+    outcome
 }
 
-impl Outcome {
-    /// The same whatever id was asked for, and whatever the request was called.
-    fn without(mut self, things: &Things, request_id: &str) -> Self {
-        for id in things.all() {
-            self.told = self.told.replace(id, ID);
-        }
-        self.told = self.told.replace(request_id, "<request>");
-        self
-    }
-
-    fn is_success(&self) -> bool {
-        self.code == Code::Ok as i32 || (200..300).contains(&self.code)
-    }
-
-    /// Whether both tell the same. What was made or listed has ids and instants of its
-    /// own, so of two successes the size is compared, which those change by little.
-    fn is_like(&self, other: &Self) -> bool {
-        let size = |it: &Self| it.message.len() + it.told.len();
-        let alike = self.code == other.code && size(self).abs_diff(size(other)) <= 16;
-        if self.is_success() { alike } else { self == other }
-    }
-
-    /// What it tells of these things, if it succeeded: a refusal repeats what was
-    /// asked for.
-    fn tells_of(&self, things: &Things) -> Option<String> {
-        if !self.is_success() {
-            return None;
-        }
-        let text = String::from_utf8_lossy(&self.message).into_owned() + &self.told;
-        things.all().into_iter().find(|id| text.contains(id)).map(str::to_owned)
-    }
+/// Whether both tell the same. What was made or listed has ids and instants of its
+/// own, so of two successes the size is compared, which those change by little.
+fn are_alike(one: &Outcome, other: &Outcome) -> bool {
+    let size = |it: &Outcome| it.message.len() + it.told.len();
+    let alike = one.code == other.code && size(one).abs_diff(size(other)) <= 16;
+    if one.is_success() { alike } else { one == other }
 }
 
-/// Messages as they are.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
+/// What an answer tells of these things, if it is a success: a refusal repeats what was
+/// asked for.
+fn tells_of(outcome: &Outcome, things: &Things) -> Option<String> {
+    if !outcome.is_success() {
+        return None;
     }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, message: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put_slice(&message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
-    }
-}
-
-/// Calls a method; of a stream only the first answer.
-async fn call(
-    api: &Api,
-    method: &MethodDescriptor,
-    message: &DynamicMessage,
-    token: Option<&str>,
-) -> Outcome {
-    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-    let path = PathAndQuery::try_from(path).expect("a path");
-    let mut request = Request::new(tokio_stream::iter([message.encode_to_vec()]));
-    request.metadata_mut().insert("x-request-id", "wall".parse().expect("an id"));
-    request.set_timeout(SOON);
-    if let Some(token) = token {
-        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a token"));
-    }
-    let mut client = Grpc::new(api.channel.clone());
-    client.ready().await.expect("a connection");
-    let answer = async {
-        let mut stream = client.streaming(request, path, Raw).await?.into_inner();
-        stream.next().await.unwrap_or_else(|| Ok(Vec::new()))
-    };
-    match answer.await {
-        Ok(message) => Outcome { code: Code::Ok as i32, reason: String::new(), told: String::new(), message },
-        Err(status) => Outcome {
-            code: status.code() as i32,
-            reason: reason_of(&status),
-            told: format!("{} {}", status.message(), String::from_utf8_lossy(status.details())),
-            message: Vec::new(),
-        },
-    }
-}
-
-/// The same call by the REST routes of a method, if it has any: each with what it
-/// comes to.
-async fn call_rest(
-    port: u16,
-    method: &MethodDescriptor,
-    message: &DynamicMessage,
-    token: Option<&str>,
-) -> Vec<Outcome> {
-    let mut outcomes = Vec::new();
-    for (verb, path, body) in routes(method, message) {
-        let authorization = token.map(|token| format!("Bearer {token}"));
-        let mut headers = vec![("x-request-id", "wall"), ("accept", "application/x-ndjson")];
-        headers.extend(authorization.iter().map(|it| ("authorization", it.as_str())));
-        let response = http_stream(port, verb, &path, &headers, body).await;
-        let (head, mut body) = response.into_parts();
-        // Of a stream the first piece is enough.
-        let frame =
-            tokio::time::timeout(SOON, http_body_util::BodyExt::frame(&mut body)).await.expect("in time");
-        let data = frame.map(|frame| frame.expect("a body").into_data().expect("data")).unwrap_or_default();
-        let told = String::from_utf8_lossy(&data).into_owned();
-        let reason = serde_json::from_str::<Json>(&told)
-            .map(|it| it["reason"].as_str().unwrap_or_default().to_owned());
-        let (code, reason) = (head.status.as_u16(), reason.unwrap_or_default());
-        outcomes.push(Outcome { code: i32::from(code), reason, told, message: Vec::new() });
-    }
-    outcomes
-}
-
-/// The requests that the REST routes of a method want: verb, target and body.
-fn routes(method: &MethodDescriptor, message: &DynamicMessage) -> Vec<(Method, String, String)> {
-    let option = method.parent_pool().get_extension_by_name("google.api.http").expect("the option");
-    let rule = method.options().get_extension(&option).into_owned();
-    let Value::Message(rule) = rule else { return Vec::new() };
-    let more = rule.get_field_by_name("additional_bindings").expect("the field").into_owned();
-    let more = more.as_list().expect("a list").to_vec();
-    let rules = std::iter::once(rule).chain(more.into_iter().filter_map(|it| it.as_message().cloned()));
-    let options = SerializeOptions::new().use_proto_field_name(true);
-    let whole = message.serialize_with_options(serde_json::value::Serializer, &options).expect("JSON");
-    rules.filter_map(|rule| route(&rule, whole.clone())).collect()
-}
-
-fn route(rule: &DynamicMessage, mut fields: Json) -> Option<(Method, String, String)> {
-    let text = |field: &str| {
-        rule.get_field_by_name(field).and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default()
-    };
-    let verbs = ["get", "post", "put", "patch", "delete"];
-    let (verb, mut path) =
-        verbs.map(|verb| (verb, text(verb))).into_iter().find(|(_, path)| !path.is_empty())?;
-    while let Some((before, rest)) = path.clone().split_once('{') {
-        let (name, after) = rest.split_once('}').expect("a variable ends");
-        let mut at = &mut fields;
-        let mut steps = name.split('.').peekable();
-        let value = loop {
-            let step = steps.next().expect("a name");
-            let object = at.as_object_mut().expect("an object");
-            if steps.peek().is_none() {
-                break object.remove(step).unwrap_or_default();
-            }
-            at = object.get_mut(step).expect("a message");
-        };
-        path = format!("{before}{}{after}", value.as_str().unwrap_or("x"));
-    }
-    let body = match text("body").as_str() {
-        "" => String::new(),
-        "*" => fields.take().to_string(),
-        field => fields.as_object_mut().expect("an object").remove(field).unwrap_or_default().to_string(),
-    };
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    flatten("", &fields, &mut query);
-    let query = query.finish();
-    let path = if query.is_empty() { path } else { format!("{path}?{query}") };
-    Some((verb.to_uppercase().parse().expect("a verb"), path, body))
-}
-
-fn flatten(name: &str, value: &Json, query: &mut url::form_urlencoded::Serializer<'_, String>) {
-    match value {
-        Json::Object(fields) => fields.iter().for_each(|(field, value)| {
-            let dot = if name.is_empty() { "" } else { "." };
-            flatten(&format!("{name}{dot}{field}"), value, query);
-        }),
-        Json::Array(items) => items.iter().for_each(|item| flatten(name, item, query)),
-        Json::Null => {}
-        Json::String(text) => drop(query.append_pair(name, text)),
-        Json::Bool(_) | Json::Number(_) => drop(query.append_pair(name, &value.to_string())),
-    }
+    let text = String::from_utf8_lossy(&outcome.message).into_owned() + &outcome.told;
+    things.all().into_iter().find(|id| text.contains(id)).map(str::to_owned)
 }
 
 /// A request of a method about some things, with what else it needs.
@@ -357,9 +175,7 @@ fn request(method: &MethodDescriptor, things: &Things) -> DynamicMessage {
         "TestEndpoint" => json!({"id": things.endpoint}),
         _ => return message,
     };
-    let text = more.to_string();
-    let mut deserializer = serde_json::Deserializer::from_str(&text);
-    let more = DynamicMessage::deserialize(method.input(), &mut deserializer).expect("a request");
+    let more = request_of(method, &more);
     message.merge(more.encode_to_vec().as_slice()).expect("the same message");
     message
 }
@@ -403,12 +219,6 @@ fn output_only(field: &FieldDescriptor) -> bool {
     format!("{:?}", field.options().get_extension(&behaviors)).contains("EnumNumber(3)")
 }
 
-fn methods() -> Vec<MethodDescriptor> {
-    let pool = DescriptorPool::decode(pb::DESCRIPTORS).expect("descriptors");
-    let services: Vec<_> = pool.services().filter(|it| it.package_name() == "hookwire.v1").collect();
-    services.iter().flat_map(prost_reflect::ServiceDescriptor::methods).collect()
-}
-
 fn reads(method: &MethodDescriptor) -> bool {
     let scope = method.parent_pool().get_extension_by_name("hookwire.v1.scope").expect("the option");
     let scope = method.options().get_extension(&scope).into_owned();
@@ -422,62 +232,40 @@ fn is_administrative(method: &MethodDescriptor) -> bool {
         || service.name() == "TenantService" && !reads(method)
 }
 
-/// How a call is made.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum By {
-    Grpc,
-    Rest,
+/// The code or status of a reason.
+fn expected(by: Door, reason: &str) -> (i32, String) {
+    let (code, status) = match reason {
+        "CREDENTIAL_MISSING" | "CREDENTIAL_INVALID" => (Code::Unauthenticated, 401),
+        _ => (Code::PermissionDenied, 403),
+    };
+    (if by == Door::Rest { status } else { code as i32 }, reason.to_owned())
 }
 
-impl By {
-    async fn call(
-        self,
-        server: &Server,
-        method: &MethodDescriptor,
-        message: &DynamicMessage,
-        token: Option<&str>,
-    ) -> Vec<Outcome> {
-        match self {
-            Self::Grpc => vec![call(&server.api(), method, message, token).await],
-            Self::Rest => call_rest(server.port, method, message, token).await,
-        }
-    }
-
-    /// The code or status of a reason.
-    fn expects(self, reason: &str) -> (i32, String) {
-        let (code, status) = match reason {
-            "CREDENTIAL_MISSING" | "CREDENTIAL_INVALID" => (Code::Unauthenticated, 401),
-            _ => (Code::PermissionDenied, 403),
-        };
-        (if self == Self::Grpc { code as i32 } else { status }, reason.to_owned())
-    }
-
-    fn is_missing(self, outcome: &Outcome) -> bool {
-        outcome.code == if self == Self::Grpc { Code::NotFound as i32 } else { 404 }
-    }
+fn is_missing(by: Door, outcome: &Outcome) -> bool {
+    outcome.code == if by == Door::Rest { 404 } else { Code::NotFound as i32 }
 }
 
 /// Asks for everything in every way, and counts the cells of the matrix.
-async fn matrix(by: By) {
+async fn matrix(by: Door) {
     let server =
         Server::build().serve(&["--allow-http-targets", "--allow-target", "127.0.0.0/8"]).start().await;
     let receiver = Receiver::answering(|_| Answer::status(400)).await;
     let (mine, theirs) = (Party::new(&server, "mine").await, Party::new(&server, "theirs").await);
     let (foreign, unknown) = (theirs.things("theirs", &receiver).await, Things::unknown());
-    let mut cells = 0;
+    let (line, mut cells) = (Line::plain(server.port), 0);
     for method in methods() {
         let name = method.full_name().to_owned();
         let own = mine.things("mine", &receiver).await;
         let mut ask = async |things: &Things, token: Option<&str>| {
-            let outcomes = by.call(&server, &method, &request(&method, things), token).await;
+            let outcomes = by.call(&line, &method, &request(&method, things), token).await;
             cells += outcomes.len();
-            let told = outcomes.iter().find_map(|it| it.tells_of(&foreign));
+            let told = outcomes.iter().find_map(|it| tells_of(it, &foreign));
             assert_eq!(told, None, "{name} tells of another tenant");
-            outcomes.into_iter().map(|it| it.without(things, "wall")).collect::<Vec<_>>()
+            outcomes.into_iter().map(|it| without(it, things)).collect::<Vec<_>>()
         };
         let refused = |outcomes: &[Outcome], reason: &str| {
             for it in outcomes {
-                assert_eq!((it.code, it.reason.clone()), by.expects(reason), "{name}: {it:?}");
+                assert_eq!((it.code, it.reason.clone()), expected(by, reason), "{name}: {it:?}");
             }
         };
         for things in [&own, &foreign, &unknown] {
@@ -492,7 +280,7 @@ async fn matrix(by: By) {
             let to_foreign = ask(&foreign, Some(token)).await;
             let to_unknown = ask(&unknown, Some(token)).await;
             for (foreign, unknown) in to_foreign.iter().zip(&to_unknown) {
-                let same = foreign.is_like(unknown);
+                let same = are_alike(foreign, unknown);
                 assert!(same, "{name} tells a foreign thing from an unknown one: {foreign:?} {unknown:?}");
             }
             if is_administrative(&method) {
@@ -501,12 +289,12 @@ async fn matrix(by: By) {
         }
         // The same asked by the other side, and by the owner at last: what is one's own
         // is found.
-        let by_other = by.call(&server, &method, &request(&method, &own), Some(&theirs.token)).await;
-        assert_eq!(by_other.iter().find_map(|it| it.tells_of(&own)), None, "{name} tells of another tenant");
+        let by_other = by.call(&line, &method, &request(&method, &own), Some(&theirs.token)).await;
+        assert_eq!(by_other.iter().find_map(|it| tells_of(it, &own)), None, "{name} tells of another tenant");
         let by_owner = ask(&own, Some(&mine.token)).await;
         for (way, it) in by_owner.iter().enumerate() {
             // What the first route did away with, the second does not find.
-            assert!(way > 0 || !by.is_missing(it), "{name} does not find what is one's own: {it:?}");
+            assert!(way > 0 || !is_missing(by, it), "{name} does not find what is one's own: {it:?}");
             let denied = it.reason == "SCOPE_MISSING" || it.reason.starts_with("CREDENTIAL");
             assert_eq!(denied, is_administrative(&method), "{name}: {it:?}");
         }
@@ -525,12 +313,17 @@ async fn matrix(by: By) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_method_tells_a_foreign_thing_from_one_that_is_not_there() {
-    Box::pin(matrix(By::Grpc)).await;
+    Box::pin(matrix(Door::Grpc)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_method_tells_so_by_grpc_web_either() {
+    Box::pin(matrix(Door::GrpcWeb)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_route_tells_a_foreign_thing_from_one_that_is_not_there() {
-    Box::pin(matrix(By::Rest)).await;
+    Box::pin(matrix(Door::Rest)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,7 @@ pub fn new_key(request: pb::CreateApiKeyRequest, now: Timestamp) -> Result<NewAp
         allowed_networks,
         revoked: _,
         client_certificates,
+        required_client_certificates,
         create_time: _,
         last_use_time: _,
     } = given;
@@ -45,6 +46,13 @@ pub fn new_key(request: pb::CreateApiKeyRequest, now: Timestamp) -> Result<NewAp
     let networks = each(&mut checks, "allowed_networks", &allowed_networks, NETWORKS_MAX, network);
     let certificates =
         each(&mut checks, "client_certificates", &client_certificates, CERTIFICATES_MAX, fingerprint);
+    let field = "required_client_certificates";
+    let required_certificates =
+        each(&mut checks, field, &required_client_certificates, CERTIFICATES_MAX, fingerprint);
+    let both = !certificates.is_empty() && !required_certificates.is_empty();
+    let why = "cannot be given with `client_certificates`: a certificate either stands for the token or is \
+         needed besides it";
+    checks.check(!both, field, Rule::Conflict, why);
     let expires_at = expire_time.map(|at| time::time(&mut checks, "expire_time", at));
     let ahead = expires_at.is_none_or(|at| at > now);
     checks.check(ahead, "expire_time", Rule::OutOfRange, "must lie ahead");
@@ -57,6 +65,7 @@ pub fn new_key(request: pb::CreateApiKeyRequest, now: Timestamp) -> Result<NewAp
         call_rate,
         networks,
         certificates,
+        required_certificates,
     })
 }
 
@@ -81,6 +90,7 @@ pub fn out(view: ApiKeyView) -> pb::ApiKey {
         allowed_networks: key.networks.iter().map(IpNet::to_string).collect(),
         revoked: key.revoked_at.is_some(),
         client_certificates: key.certificates.iter().map(hex::encode).collect(),
+        required_client_certificates: key.required_certificates.iter().map(hex::encode).collect(),
         create_time: Some(out_time(key.created_at)),
         last_use_time: key.last_used_at.map(out_time),
     }

@@ -3,6 +3,7 @@
 
 mod api;
 mod canary;
+mod doors;
 pub mod frames;
 mod hostile;
 mod http;
@@ -19,6 +20,7 @@ pub use api::{
     transport_fault, violations_of,
 };
 pub use canary::{Canary, Said, secret};
+pub use doors::{Door, Line, Outcome, methods, request_of};
 pub use hostile::{Hostile, gzip_bomb, request, silence};
 pub use http::{Reply, http, http_stream};
 pub use load::{Ledger, Load, body_of, key_in};
@@ -27,4 +29,4 @@ pub use postgres::{Cluster, Database};
 pub use receiver::{Answer, Received, Receiver};
 pub use server::{PROGRAM, Server};
 pub use time::{Dice, alone, eventually, now, percentile};
-pub use tls::{Authority, Claim};
+pub use tls::{Authority, Claim, fingerprint};

@@ -15,14 +15,15 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{
-    RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// What a certificate says of itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,42 @@ impl Authority {
         (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()))
     }
 
+    /// What a server is started with to have a certificate of this authority for
+    /// `localhost`, and to take clients' certificates of it.
+    pub fn server_args(&self) -> Vec<String> {
+        let (certificate, key) = self.issue("localhost");
+        let file = |name: &str, content: &str| {
+            let file = self.folder.path().join(name);
+            std::fs::write(&file, content).expect("file");
+            file.display().to_string()
+        };
+        let (certificate, key) = (file("server.pem", &certificate), file("server.key", &key));
+        let authority = self.file().display().to_string();
+        ["--tls-cert", &certificate, "--tls-key", &key, "--tls-client-ca", &authority]
+            .map(str::to_owned)
+            .into()
+    }
+
+    /// How a client that trusts this authority connects, with a certificate and its key in
+    /// PEM if it shows one.
+    pub fn client(&self, identity: Option<&(String, String)>) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("an authority");
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+                config.with_client_auth_cert(vec![certificate], key).expect("a certificate and its key")
+            }
+        };
+        TlsConnector::from(Arc::new(config))
+    }
+
     /// A receiver on loopback with a certificate of this authority, that serves
     /// nobody without one.
     pub async fn receiver(&self) -> TlsReceiver {
@@ -128,6 +165,12 @@ impl Certificate {
             .expect("a certificate and its key");
         TlsAcceptor::from(Arc::new(config))
     }
+}
+
+/// SHA-256 of a certificate in PEM, in hex.
+pub fn fingerprint(pem: &str) -> String {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+    hex::encode(Sha256::digest(&der))
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
