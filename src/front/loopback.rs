@@ -6,6 +6,7 @@
 
 use std::{
     convert::Infallible,
+    net::{Ipv4Addr, Ipv6Addr},
     task::{Context, Poll},
 };
 
@@ -71,14 +72,22 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }
 
-/// Whether a host, with or without a port, is this machine by its own name.
+/// Whether `host` or `host:port` is this machine by its own name: `localhost`, an IPv4
+/// address of loopback, or one of IPv6 in brackets. Nothing else may stand before or after.
 fn is_local(authority: &str) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
-    };
-    let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    loopback || host.eq_ignore_ascii_case("localhost")
+    if let Some(rest) = authority.strip_prefix('[') {
+        let Some((host, rest)) = rest.split_once(']') else { return false };
+        let ends_well = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+        return ends_well && host.parse::<Ipv6Addr>().is_ok_and(|it| it.is_loopback());
+    }
+    let (host, ends_well) =
+        authority.split_once(':').map_or((authority, true), |(host, port)| (host, is_port(port)));
+    let is_loopback = host.parse::<Ipv4Addr>().is_ok_and(|it| it.is_loopback());
+    ends_well && (is_loopback || host.eq_ignore_ascii_case("localhost"))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]
@@ -105,15 +114,37 @@ mod tests {
         {
             assert_eq!(status(host, None).await, StatusCode::OK, "{host:?}");
         }
-        for host in
-            ["evil.example", "evil.example:8000", "10.0.0.1", "localhost.evil.example", "[::2]:8000", ""]
-        {
+        for host in [
+            "evil.example",
+            "evil.example:8000",
+            "10.0.0.1",
+            "localhost.evil.example",
+            "[::2]:8000",
+            "",
+            "[::1].evil.example",
+            "[::1].evil.example:8000",
+            "[::1]8000",
+            "[::1]:",
+            "[::1",
+            "::1",
+            "[127.0.0.1]",
+            "localhost:80@evil.example",
+            "127.0.0.1:8000.evil.example",
+            "127.0.0.1:",
+            "evil.example:80:localhost",
+        ] {
             assert_eq!(status(Some(host), None).await, StatusCode::FORBIDDEN, "{host}");
         }
         for origin in ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:1"] {
             assert_eq!(status(Some("localhost"), Some(origin)).await, StatusCode::OK, "{origin}");
         }
-        for origin in ["http://evil.example", "null", "https://localhost.evil.example", "file://"] {
+        for origin in [
+            "http://evil.example",
+            "null",
+            "https://localhost.evil.example",
+            "file://",
+            "http://[::1].evil.example",
+        ] {
             assert_eq!(status(Some("localhost"), Some(origin)).await, StatusCode::FORBIDDEN, "{origin}");
         }
     }
