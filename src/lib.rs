@@ -9,6 +9,7 @@
 //! - [`domain`]: plain data and its rules: ids, events, endpoints, deliveries,
 //!   attempts, policies, dead letters, operations. No I/O, no clock, no chance.
 //! - [`clock`] and [`entropy`]: the only readers of the time and of randomness.
+//! - [`explain`]: errors and their causes in words, without debug forms.
 //! - [`signing`]: the signature headers of a request. *A new signature scheme goes
 //!   here*, with its name in [`domain::Scheme`].
 //! - [`content`]: the body of a request.
@@ -60,6 +61,7 @@ pub mod domain;
 pub mod egress;
 pub mod engine;
 pub mod entropy;
+pub mod explain;
 pub mod feed;
 pub mod fleet;
 pub mod front;

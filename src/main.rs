@@ -9,6 +9,7 @@ use hookwire::{
     clock::Clock,
     config::{self, Cli, Command},
     entropy::Entropy,
+    explain,
     server::{self, Profile, Signals, administrator},
     status, telemetry,
 };
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hookwire: {}", sentence(&error));
+            eprintln!("hookwire: {}", explain::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -107,7 +108,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_err() {
-        tracing::warn!(limit = ?limit.current, "the limit of open files stays as it is");
+        tracing::warn!(limit = limit.current, "the limit of open files stays as it is");
     }
 }
 
@@ -153,15 +154,4 @@ async fn reload_when_told(reload: Arc<Notify>) {
         }
         Err(error) => tracing::error!(%error, "SIGHUP cannot be received"),
     }
-}
-
-/// An error and its causes, joined.
-fn sentence(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }

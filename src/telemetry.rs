@@ -14,7 +14,7 @@ const SECONDS: [f64; 14] =
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The log filter is malformed.
-    #[error("LOG_LEVEL {0:?} is not a level or a filter: use error, warn, info, debug or trace")]
+    #[error("LOG_LEVEL `{0}` is not a level or a filter: use error, warn, info, debug or trace")]
     LogLevel(String),
     /// Metrics cannot be recorded.
     #[error("metrics cannot be set up")]

@@ -9,29 +9,30 @@ use std::{
 };
 
 /// What each module of `src/` may use. A module may use itself.
-const MAY_USE: [(&str, &[&str]); 23] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("entropy", &["domain"]),
+    ("explain", &[]),
     ("signing", &["domain"]),
     ("content", &["domain"]),
     ("machine", &["domain"]),
     ("vault", &["domain", "entropy"]),
-    ("store", &["domain", "machine", "vault"]),
+    ("store", &["domain", "explain", "machine", "vault"]),
     ("feed", &["domain", "store"]),
-    ("egress", &["domain", "clock", "entropy"]),
+    ("egress", &["domain", "clock", "entropy", "explain"]),
     ("engine", &["domain", "clock", "entropy", "signing", "content", "machine", "store", "feed", "egress"]),
     ("fleet", &["domain", "clock", "machine", "store", "engine"]),
     ("app", &["domain", "clock", "entropy", "machine", "store", "feed", "egress", "engine", "fleet"]),
     ("peer", &[]),
-    ("grpc", &["domain", "feed", "app", "engine", "machine", "store", "peer"]),
+    ("grpc", &["domain", "explain", "feed", "app", "engine", "machine", "store", "peer"]),
     ("rest", &["domain", "grpc"]),
     ("receiver", &["clock", "domain"]),
-    ("front", &["domain", "clock", "rest", "entropy", "grpc", "peer"]),
+    ("front", &["domain", "clock", "explain", "rest", "entropy", "grpc", "peer"]),
     ("telemetry", &[]),
     ("config", &["domain"]),
     ("bench", &["domain", "clock", "signing", "grpc", "config", "store"]),
-    ("status", &["domain", "grpc", "config"]),
+    ("status", &["domain", "explain", "grpc", "config"]),
     (
         "server",
         &[

@@ -85,7 +85,9 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// One of the extra certificate authorities.
-    #[error("a certificate of --egress-ca cannot be used as an authority")]
+    #[error(
+        "a certificate of --egress-ca cannot be used as an authority: give certificates in PEM of X.509 version 3"
+    )]
     Authority(#[from] rustls::Error),
     /// The name servers.
     #[error("names cannot be resolved")]
@@ -143,7 +145,9 @@ impl Client {
         if *options == TlsOptions::default() {
             return Ok(None);
         }
-        Tls::new(&self.0.roots, options).map(Some).map_err(|error| fault(Cause::Tls, error.to_string()))
+        Tls::new(&self.0.roots, options).map(Some).map_err(|error| {
+            fault(Cause::Tls, format!("the TLS options of the endpoint cannot be used: {error}"))
+        })
     }
 
     /// Lets the next request of `request`'s kind go out on this connection. For fuzzers,

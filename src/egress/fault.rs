@@ -3,8 +3,10 @@
 
 use std::{error::Error, io, iter, time::Duration};
 
-use super::tls;
-use crate::domain::{Cause, Fault};
+use crate::{
+    domain::{Cause, Fault},
+    explain,
+};
 
 /// A fault.
 pub(super) fn fault(cause: Cause, message: impl Into<String>) -> Fault {
@@ -48,9 +50,9 @@ pub(super) fn broken(error: &hyper::Error) -> Fault {
     // It may lie deeper: what was to be sent is called off for what became of the connection.
     let mut causes = iter::successors(error.source(), |cause| (*cause).source());
     let inner = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
-    if let Some(reason) = inner.and_then(tls::reason) {
+    if let Some(reason) = inner.and_then(|error| explain::tls_in(error)) {
         // In TLS 1.3 a server refuses the client only after the handshake.
-        return fault(Cause::Tls, format!("the TLS connection failed: {reason}"));
+        return fault(Cause::Tls, format!("the TLS connection failed: {}", explain::tls(reason)));
     }
     let why = match inner {
         Some(inner) => sentence(inner),

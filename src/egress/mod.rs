@@ -36,7 +36,7 @@ mod race;
 mod resolver;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 
 pub use client::{Client, Config, Request, SetupError};

@@ -1,10 +1,12 @@
 //! TLS: which authorities are trusted, who we are, and the handshake.
 
+mod pin;
+
 use std::{fmt, io, sync::Arc};
 
 use rustls::{
     ClientConfig, ConfigBuilder, RootCertStore,
-    client::WantsClientCert,
+    client::{WantsClientCert, WebPkiServerVerifier},
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
@@ -16,7 +18,10 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{fault::fault, proxy::Io};
-use crate::domain::{Cause, Fault, TlsIdentity, TlsOptions};
+use crate::{
+    domain::{Cause, Fault, TlsIdentity, TlsOptions},
+    explain,
+};
 
 /// A connector that trusts the public authorities and `extra`, offers HTTP/1.1
 /// alone, and resumes sessions.
@@ -56,8 +61,9 @@ impl Tls {
             return Err(BadTls::Authorities("has no certificate in PEM".to_owned()));
         }
         let roots: Vec<_> = extra.iter().cloned().chain(authorities).collect();
-        let unusable =
-            |error| BadTls::Authorities(format!("a certificate authority cannot be used: {error}"));
+        let unusable = |error| {
+            BadTls::Authorities(format!("has a certificate that cannot be used: {}", explain::tls(&error)))
+        };
         let builder = trusting(&roots).map_err(unusable)?;
         let config = match &options.identity {
             Some(identity) => identified(builder, identity)?,
@@ -101,9 +107,17 @@ fn trusting(
     for root in extra {
         roots.add(root.clone())?;
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots))
+    let provider = Arc::new(ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    if extra.is_empty() {
+        return Ok(builder.with_root_certificates(roots));
+    }
+    let by_authority = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let verifier = pin::Verifier { by_authority, given: extra.to_vec() };
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
 fn identified(
@@ -119,7 +133,7 @@ fn identified(
         .map_err(|_| BadTls::Key("is not an unencrypted private key in PEM".to_owned()))?;
     builder.with_client_auth_cert(chain, key).map_err(|error| {
         if let rustls::Error::InvalidCertificate(why) = error {
-            BadTls::Certificate(format!("cannot be used: {why:?}"))
+            BadTls::Certificate(format!("cannot be used: it {}", explain::certificate(&why)))
         } else if let rustls::Error::InconsistentKeys(_) = error {
             BadTls::Key("is not the key of the certificate".to_owned())
         } else {
@@ -130,7 +144,7 @@ fn identified(
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<_, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    all.map_err(|error| format!("is not PEM: {error}"))
+    all.map_err(|_| "is not PEM: send it with its BEGIN and END lines".to_owned())
 }
 
 fn finish(mut config: ClientConfig) -> TlsConnector {
@@ -160,14 +174,9 @@ pub(super) enum Stream {
 }
 
 fn broken(error: &io::Error) -> Fault {
-    let why = match reason(error) {
-        Some(reason) => reason.to_string(),
+    let why = match explain::tls_in(error) {
+        Some(reason) => explain::tls(reason),
         None => super::fault::sentence(error),
     };
     fault(Cause::Tls, format!("the TLS handshake failed: {why}"))
-}
-
-/// The TLS error inside an I/O error.
-pub(super) fn reason(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
 }

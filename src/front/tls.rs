@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::files::Contents;
 pub use self::files::Files;
 use super::limits;
+use crate::explain;
 
 /// How often the files are looked at. They are small, and a certificate is renewed days
 /// before its end.
@@ -121,7 +122,7 @@ impl Tls {
                 tracing::info!("new connections use the TLS files as they are now");
             }
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                let cause = std::error::Error::source(&error).map(explain::chain).unwrap_or_default();
                 tracing::error!(%error, cause, "the TLS files are of no use; the last good ones stay in use");
             }
         }

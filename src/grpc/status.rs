@@ -22,7 +22,10 @@ use super::{
     pb::{self, ErrorReason},
     record::Subject,
 };
-use crate::app::{Error, Principal};
+use crate::{
+    app::{Error, Principal},
+    explain,
+};
 
 /// Domain of every reason.
 pub(super) const DOMAIN: &str = "hookwire";
@@ -111,7 +114,7 @@ impl Caller {
                 tracing::error!(request_id, error = &**source as &dyn std::error::Error, "a call failed");
             }
             Error::Unavailable { phase, source: Some(source) } => {
-                let cause = source.source().map(ToString::to_string).unwrap_or_default();
+                let cause = source.source().map(explain::chain).unwrap_or_default();
                 tracing::warn!(request_id, phase, error = %source, cause, "a call was turned away");
             }
             Error::NotFound { .. }

@@ -109,7 +109,7 @@ fn boolean(text: &str) -> Result<Json, (Rule, String)> {
     match text {
         "true" => Ok(Json::Bool(true)),
         "false" => Ok(Json::Bool(false)),
-        other => Err((Rule::BadFormat, format!("{other:?} is neither true nor false"))),
+        other => Err((Rule::BadFormat, format!("`{other}` is neither true nor false"))),
     }
 }
 

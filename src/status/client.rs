@@ -18,7 +18,7 @@ use tonic::{
 };
 
 use crate::{
-    config,
+    config, explain,
     grpc::pb::{self, ops_service_client::OpsServiceClient},
 };
 
@@ -74,7 +74,7 @@ pub(super) async fn list_instances(options: &config::Status) -> Result<pb::ListI
     }
     let call = async {
         let channel = endpoint.connect().await;
-        let channel = channel.map_err(|error| Error::Unreachable(server(), root(&error)))?;
+        let channel = channel.map_err(|error| Error::Unreachable(server(), explain::root(&error)))?;
         let answer = OpsServiceClient::new(channel).list_instances(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| refusal(server(), &status))
     };
@@ -118,7 +118,7 @@ fn authorities(file: &Path) -> Result<Certificate, Error> {
 fn refusal(server: String, status: &tonic::Status) -> Error {
     // Only what this side made of a broken connection has a cause.
     if let Some(cause) = status.source() {
-        return Error::Unreachable(server, root(cause));
+        return Error::Unreachable(server, explain::root(cause));
     }
     let why = status.message().to_owned();
     if [Code::Unauthenticated, Code::PermissionDenied].contains(&status.code()) {
@@ -126,15 +126,6 @@ fn refusal(server: String, status: &tonic::Status) -> Error {
     } else {
         Error::Refused(server, why)
     }
-}
-
-/// The cause of all causes: those on the way to it say the same in other words.
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut root = error;
-    while let Some(cause) = root.source() {
-        root = cause;
-    }
-    root.to_string()
 }
 
 #[cfg(test)]

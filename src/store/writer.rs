@@ -38,7 +38,10 @@ use super::{
     publish::{Handed, Published, Refused},
     tx::{About, SharedRoutes, Tx},
 };
-use crate::domain::{Pos, Timestamp};
+use crate::{
+    domain::{Pos, Timestamp},
+    explain,
+};
 
 /// Results taken into one transaction at most. Measured gains end at 1024 rows.
 const BATCH_MAX: usize = 1024;
@@ -260,7 +263,11 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(?error, waiting = self.finishes.len(), "a write failed");
+                tracing::error!(
+                    error = explain::chain(&error),
+                    waiting = self.finishes.len(),
+                    "a write failed"
+                );
                 self.conn.rollback();
                 for (_, reply) in publishes {
                     let _ = reply.send(Err(error.told()));

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     super::{Client, Config, Request, SetupError, connect::connect_any},
     peer::{OK, Peer, answer, client, client_with, fault, read_to_close, request, target},
-    secure::{pem, secure},
+    secure::{SelfSigned, config, pem, secure, self_signed, serve},
 };
 use crate::{
     clock::Clock,
@@ -114,13 +114,19 @@ async fn an_unknown_authority_and_another_name_are_tls_failures() {
     let (peer, _) = secure("127.0.0.1").await;
     let unknown = fault(client_with(Config::default()).send(secure_request(&peer)).await);
     assert_eq!(unknown.cause, Cause::Tls);
-    assert!(unknown.message.contains("UnknownIssuer"), "{}", unknown.message);
+    assert_eq!(
+        unknown.message,
+        "the TLS handshake failed: its certificate was not issued by an authority that is trusted here"
+    );
 
     let (peer, authority) = secure("other.example").await;
     let client = client_with(Config { extra_roots: vec![authority], ..Config::default() });
     let other = fault(client.send(secure_request(&peer)).await);
     assert_eq!(other.cause, Cause::Tls);
-    assert!(other.message.contains("other.example"), "{}", other.message);
+    assert_eq!(
+        other.message,
+        "the TLS handshake failed: its certificate is not for 127.0.0.1, only for other.example"
+    );
 }
 
 #[tokio::test]
@@ -175,4 +181,50 @@ async fn an_endpoint_s_own_authority_is_trusted_for_that_endpoint_alone() {
     assert_eq!(answer(client.send(trusting()).await).status, 200);
     assert_eq!((client.idle(), peer.accepted()), (1, 2));
     assert_eq!(format!("{:?}", trusting().tls), "Some(Tls(***))");
+}
+
+/// As `openssl req -x509` makes one: it calls itself an authority.
+#[tokio::test]
+async fn a_self_signed_certificate_is_accepted_where_it_was_given_and_no_other() {
+    let (first, other) = (self_signed("127.0.0.1", true), self_signed("127.0.0.1", true));
+    let elsewhere = self_signed("other.example", true);
+    let plain = self_signed("127.0.0.1", false);
+    let client = client_with(Config::default());
+    let send = async |shown: &SelfSigned, given: &str| {
+        let (peer, _requests) = serve(config(shown.der.clone(), &shown.key, None)).await;
+        let tls = client.tls(&TlsOptions { ca_certificates: given.to_owned(), ..TlsOptions::default() });
+        client.send(Request { tls: tls.unwrap(), ..secure_request(&peer) }).await
+    };
+    assert_eq!(answer(send(&first, &first.pem()).await).status, 200);
+    assert_eq!(answer(send(&plain, &plain.pem()).await).status, 200);
+    // Beside others.
+    assert_eq!(answer(send(&first, &format!("{}{}", other.pem(), first.pem())).await).status, 200);
+
+    let refused = [
+        // Another certificate, although it has the same name.
+        (&other, &first, "authority"),
+        (&plain, &first, "was not signed by the authority that it names"),
+        // The given one, at another host.
+        (&elsewhere, &elsewhere, "is not for 127.0.0.1, only for other.example"),
+    ];
+    for (shown, given, told) in refused {
+        let fault = fault(send(shown, &given.pem()).await);
+        assert_eq!(fault.cause, Cause::Tls);
+        assert!(fault.message.contains(told), "{}", fault.message);
+        assert!(!fault.message.contains("Other"), "{}", fault.message);
+    }
+    // `--egress-ca` accepts one in the same way.
+    let (peer, _requests) = serve(config(first.der.clone(), &first.key, None)).await;
+    let client = client_with(Config { extra_roots: vec![first.der.clone()], ..Config::default() });
+    assert_eq!(answer(client.send(secure_request(&peer)).await).status, 200);
+}
+
+#[tokio::test]
+async fn a_given_certificate_has_its_time() {
+    let old = SelfSigned::at("127.0.0.1", true, (2001, 2002));
+    let (peer, _requests) = serve(config(old.der.clone(), &old.key, None)).await;
+    let client = client_with(Config::default());
+    let tls = client.tls(&TlsOptions { ca_certificates: old.pem(), ..TlsOptions::default() }).unwrap();
+    let fault = fault(client.send(Request { tls, ..secure_request(&peer) }).await);
+    assert_eq!(fault.message, "the TLS handshake failed: its certificate has expired");
 }

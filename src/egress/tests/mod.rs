@@ -7,4 +7,4 @@ pub mod peer;
 mod pooling;
 mod proxies;
 mod responses;
-mod secure;
+pub mod secure;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
@@ -35,6 +35,35 @@ fn issue(authority: &Issuer, name: &str) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     (params.signed_by(&key, authority).unwrap(), key)
+}
+
+/// A certificate that is its own issuer.
+pub struct SelfSigned {
+    pub der: CertificateDer<'static>,
+    pub key: KeyPair,
+}
+
+impl SelfSigned {
+    /// One that is good from one year to another.
+    pub fn at(name: &str, is_authority: bool, years: (i32, i32)) -> Self {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        if is_authority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        Self { der: params.self_signed(&key).unwrap().der().clone(), key }
+    }
+
+    pub fn pem(&self) -> String {
+        pem("CERTIFICATE", &self.der)
+    }
+}
+
+/// One for `name`, which calls itself an authority or does not.
+pub fn self_signed(name: &str, is_authority: bool) -> SelfSigned {
+    SelfSigned::at(name, is_authority, (2001, 4001))
 }
 
 /// The configuration of a server that shows `certificate` and, if `clients` is given, demands a

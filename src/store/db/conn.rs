@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     domain::Pos,
+    explain,
     store::{Error, journal::Entry, partitions},
 };
 
@@ -258,7 +259,7 @@ impl Conn {
                 Ok(true)
             }
             Err(error) => {
-                tracing::warn!(?error, "a change of the tables has to wait");
+                tracing::warn!(error = explain::chain(&error), "a change of the tables has to wait");
                 self.script("ROLLBACK TO attempt".to_owned())?;
                 Ok(false)
             }
