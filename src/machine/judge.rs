@@ -107,6 +107,15 @@ pub fn attempt_id(delivery: &Delivery, started_at: Timestamp, pos: Pos) -> Attem
     AttemptId(Uid::new(started_at, delivery.id.0.salt(), pos))
 }
 
+/// Which statuses are retried: 408, 425, 429 and 500 to 599, without those that the policy takes
+/// out, and with those that it adds. No other one is. 410 always is: it disables the endpoint, and
+/// the delivery is held until someone enables the endpoint again.
+fn is_retried(policy: &RetryPolicy, status: u16) -> bool {
+    let standard =
+        matches!(status, 408 | 425 | 429 | 500..=599) && !policy.no_retry_statuses.contains(&status);
+    standard || status == 410 || policy.retry_statuses.contains(&status)
+}
+
 fn failure(policy: &RetryPolicy, outcome: &Outcome) -> Option<Failure> {
     let answer = match &outcome.result {
         Ok(answer) => answer,
@@ -116,20 +125,16 @@ fn failure(policy: &RetryPolicy, outcome: &Outcome) -> Option<Failure> {
         }
     };
     let status = answer.status;
-    let (cause, standard) = match status {
+    let cause = match status {
         200..=299 => return None,
-        300..=399 => (Cause::Redirect, false),
-        // The endpoint is disabled and the delivery held: it goes on when someone
-        // enables the endpoint again.
-        410 => (Cause::Gone, true),
-        429 => (Cause::TooManyRequests, true),
-        400..=499 => (Cause::ClientError, matches!(status, 408 | 425)),
-        500..=599 => (Cause::ServerError, true),
-        _ => (Cause::MalformedResponse, true),
+        300..=399 => Cause::Redirect,
+        410 => Cause::Gone,
+        429 => Cause::TooManyRequests,
+        400..=499 => Cause::ClientError,
+        500..=599 => Cause::ServerError,
+        _ => Cause::MalformedResponse,
     };
-    let retryable = cause == Cause::Gone
-        || policy.retry_statuses.contains(&status)
-        || (standard && !policy.no_retry_statuses.contains(&status));
+    let retryable = is_retried(policy, status);
     let reason = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
     let message = match reason {
         Some(reason) => format!("HTTP {status}: {reason}"),
