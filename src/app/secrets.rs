@@ -34,8 +34,25 @@ pub struct Rotated {
     pub others_expire_at: Timestamp,
 }
 
-/// Checks a secret given by a caller.
+/// Checks a secret given by a caller. What a receiver's page shows beside a secret, or what copying
+/// adds to it, would make another key of it, so it is refused and not taken off silently.
 pub fn check_secret(value: &str) -> Result<(), (Rule, &'static str)> {
+    if value.trim() != value {
+        let why = "must not begin or end with white space: send the secret alone, such as `whsec_…`";
+        return Err((Rule::BadFormat, why));
+    }
+    let begins = |prefix: &str| value.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix));
+    if begins("v1,") || begins("v1=") {
+        return Err((
+            Rule::BadFormat,
+            "must not begin with a version of signatures: send what follows `v1,`",
+        ));
+    }
+    let prefixed = value.to_ascii_lowercase().find("whsec_");
+    if prefixed.is_some_and(|at| at > 0) || prefixed == Some(0) && !value.starts_with("whsec_") {
+        let why = "must begin with `whsec_`, in lower case: send the secret without what stands before that";
+        return Err((Rule::BadFormat, why));
+    }
     let key_bytes = match value.strip_prefix("whsec_") {
         None => value.len(),
         Some(text) => match BASE64.decode(text) {
@@ -160,5 +177,29 @@ mod tests {
         for (bad, rule) in cases {
             assert_eq!(check_secret(&bad).unwrap_err().0, rule, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_secret_with_something_around_it_is_no_other_key() {
+        let key = format!("whsec_{}", BASE64.encode([7; 32]));
+        let cases = [
+            (format!(" {key}"), "white space"),
+            (format!("{key}\n"), "white space"),
+            (format!("\t{}", "x".repeat(32)), "white space"),
+            (format!("{}\u{a0}", "x".repeat(32)), "white space"),
+            (format!("v1,{key}"), "`v1,`"),
+            (format!("V1,{}", "x".repeat(32)), "`v1,`"),
+            (format!("v1={}", "x".repeat(32)), "`v1,`"),
+            (format!("\"{key}\""), "`whsec_`"),
+            (format!("secret={key}"), "`whsec_`"),
+            (format!("Bearer {key}"), "`whsec_`"),
+            (key.replace("whsec_", "WHSEC_"), "`whsec_`"),
+        ];
+        for (bad, told) in cases {
+            let (rule, why) = check_secret(&bad).unwrap_err();
+            assert!(rule == Rule::BadFormat && why.contains(told), "{bad}: {why}");
+        }
+        // White space inside is part of a text.
+        assert_eq!(check_secret("correct horse battery"), Ok(()));
     }
 }
