@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Sleep, sleep, timeout};
@@ -28,11 +28,12 @@ const BODY_GRACE: Duration = Duration::from_secs(1);
 
 /// Headers that frame the message or belong to the connection: they are the
 /// client's to write. What is encoded would have to be decoded.
-static RESERVED: [HeaderName; 10] = [
+static RESERVED: [HeaderName; 11] = [
     header::ACCEPT_ENCODING,
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::EXPECT,
+    header::HOST,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -76,10 +77,7 @@ async fn head(
     let mut message = Message::new(Full::new(body));
     *message.method_mut() = Method::POST;
     *message.uri_mut() = target.path().clone();
-    *message.headers_mut() = complete(headers, shared, target.host_header());
-    // Said also of an empty body, where hyper would leave it out: receivers that
-    // want a length get one.
-    message.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    *message.headers_mut() = complete(headers, shared, target.host_header(), length);
     loop {
         let pooled = shared.pool.take(key).await;
         let reused = pooled.is_some();
@@ -148,16 +146,28 @@ fn is_one_length(headers: &HeaderMap) -> bool {
     !(headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH))
 }
 
-/// The headers as they go out.
-fn complete(mut headers: HeaderMap, shared: &Shared, host: &http::HeaderValue) -> HeaderMap {
-    if headers.keys().any(|name| RESERVED.contains(name)) {
-        for name in &RESERVED {
-            headers.remove(name);
+/// The headers in the order in which they go out: `host`, which some receivers and proxies expect to
+/// be first, those of the client, and those of the request.
+fn complete(headers: HeaderMap, shared: &Shared, host: &HeaderValue, length: usize) -> HeaderMap {
+    let mut all = HeaderMap::with_capacity(headers.len() + 3);
+    all.insert(header::HOST, host.clone());
+    all.insert(header::USER_AGENT, shared.user_agent.clone());
+    // Said also of an empty body, where hyper would leave it out: receivers that
+    // want a length get one.
+    all.insert(header::CONTENT_LENGTH, length.into());
+    let mut last = None;
+    for (name, value) in headers {
+        // A name with several values stands beside the first of them only.
+        let is_first = name.is_some();
+        last = name.or(last);
+        match &last {
+            Some(name) if RESERVED.contains(name) => {}
+            Some(name) if is_first => drop(all.insert(name.clone(), value)),
+            Some(name) => drop(all.append(name.clone(), value)),
+            None => {}
         }
     }
-    headers.insert(header::HOST, host.clone());
-    headers.entry(header::USER_AGENT).or_insert_with(|| shared.user_agent.clone());
-    headers
+    all
 }
 
 /// The result of some work, or nothing if the deadline passes first.

@@ -22,7 +22,7 @@ const EVENT_TYPE: HeaderName = HeaderName::from_static("x-webhook-event");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 /// Headers that a request has besides those of its endpoint, with one signature.
-const HEADERS: usize = 10;
+const HEADERS: usize = 8;
 
 /// An endpoint ready to be called.
 pub(super) struct Caller {
@@ -44,13 +44,14 @@ struct Way {
 
 impl Caller {
     pub fn new(endpoint: Arc<Endpoint>, policy: &Policy, client: &Client) -> Self {
+        let tls = client.tls(&endpoint.tls);
         let tokens = match &endpoint.authentication {
             Some(Authentication::OAuth2(oauth2)) => {
-                Some(Tokens::new(oauth2.clone(), sender(&endpoint), policy))
+                Some(Tokens::new(oauth2.clone(), sender(&endpoint), policy, tls.clone()))
             }
             Some(Authentication::Basic { .. } | Authentication::Bearer { .. }) | None => None,
         };
-        let way = way(&endpoint, policy, client);
+        let way = way(&endpoint, policy, tls);
         let spoken = redact::spoken(&endpoint);
         Self { tokens, way, spoken, signer: Signer::new(&endpoint), endpoint }
     }
@@ -67,10 +68,9 @@ impl Caller {
     ) -> Result<Request, Fault> {
         let way = self.way.as_ref().map_err(Fault::clone)?;
         let body = content::body(event, self.endpoint.envelope);
-        // With room for all that follow here and in the client: a map that grows moves
-        // everything, and a clone has no room at all.
+        // Our own headers first, then those of the endpoint, which replace none of ours. With room
+        // for all of them: a map that grows moves everything.
         let mut headers = HeaderMap::with_capacity(way.headers.len() + HEADERS);
-        headers.extend(way.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         headers.insert(CONTENT_TYPE, value(&body.content_type)?);
         headers.insert(EVENT_TYPE, value(&event.event_type)?);
         headers.insert(IDEMPOTENCY_KEY, value(&delivery.0.hyphenated())?);
@@ -82,6 +82,9 @@ impl Caller {
         }
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization);
+        }
+        for (name, value) in &way.headers {
+            headers.entry(name).or_insert_with(|| value.clone());
         }
         let http = self.endpoint.http;
         Ok(Request {
@@ -110,16 +113,11 @@ fn sender(endpoint: &Endpoint) -> Sender {
     Sender { tenant: endpoint.tenant, endpoint: endpoint.key, version: endpoint.version }
 }
 
-fn way(endpoint: &Endpoint, policy: &Policy, client: &Client) -> Result<Way, Fault> {
+fn way(endpoint: &Endpoint, policy: &Policy, tls: Result<Option<Tls>, Fault>) -> Result<Way, Fault> {
     let target = vet(&endpoint.url, policy)
         .map_err(|forbidden| Fault { cause: Cause::TargetForbidden, message: forbidden.message })?;
-    let tls = client.tls(&endpoint.tls)?;
+    let tls = tls?;
     let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 1);
-    for (name, header) in &endpoint.headers {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), secret_value(header.value.expose())) {
-            headers.insert(name, value);
-        }
-    }
     match &endpoint.authentication {
         Some(Authentication::Basic { username, password }) => {
             headers.insert(AUTHORIZATION, basic(username, password)?);
@@ -128,6 +126,11 @@ fn way(endpoint: &Endpoint, policy: &Policy, client: &Client) -> Result<Way, Fau
             headers.insert(AUTHORIZATION, bearer(token.expose())?);
         }
         Some(Authentication::OAuth2(_)) | None => {}
+    }
+    for (name, header) in &endpoint.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), secret_value(header.value.expose())) {
+            headers.entry(name).or_insert(value);
+        }
     }
     Ok(Way { target, tls, headers })
 }

@@ -8,6 +8,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::Zeroizing;
@@ -15,13 +16,15 @@ use zeroize::Zeroizing;
 use crate::{
     clock::Clock,
     domain::{Answer, Cause, Fault, Micros, OAuth2, SecretText, Timestamp},
-    egress::{Client, Policy, Request, Sender, Target, vet},
+    egress::{Client, Policy, Request, Sender, Target, Tls, vet},
 };
 
 /// Life of a token whose server does not say.
 const LIFE: Micros = Micros::from_secs(300);
 /// Longest life that is believed.
 const LIFE_MAX: i64 = 86_400;
+/// Seconds that are no life of a token: a hundred years.
+const LIFE_ABSURD: f64 = 100.0 * 365.0 * 86_400.0;
 /// How long a failure stands for all who want a token, so that a server in trouble
 /// is not asked by every attempt at once.
 const PAUSE: Micros = Micros::from_secs(1);
@@ -29,6 +32,8 @@ const PAUSE: Micros = Micros::from_secs(1);
 /// The tokens of one endpoint.
 pub(super) struct Tokens {
     target: Result<Target, Fault>,
+    /// TLS of the endpoint, which holds for the token URL, too.
+    tls: Result<Option<Tls>, Fault>,
     sender: Sender,
     oauth2: OAuth2,
     /// Held while a token is fetched: whoever comes meanwhile waits for it.
@@ -55,9 +60,9 @@ struct Token {
 #[derive(Deserialize)]
 struct Granted {
     access_token: Zeroizing<String>,
-    #[serde(default)]
-    token_type: String,
-    expires_in: Option<i64>,
+    token_type: Option<String>,
+    /// A number, or a number in a text: servers do both.
+    expires_in: Option<Box<RawValue>>,
 }
 
 /// Why it refused.
@@ -68,12 +73,12 @@ struct Refused {
 
 impl Tokens {
     /// Nothing is fetched yet.
-    pub fn new(oauth2: OAuth2, sender: Sender, policy: &Policy) -> Self {
+    pub fn new(oauth2: OAuth2, sender: Sender, policy: &Policy, tls: Result<Option<Tls>, Fault>) -> Self {
         let target = vet(&oauth2.token_url, policy).map_err(|forbidden| Fault {
             cause: Cause::TargetForbidden,
             message: format!("the token URL is not allowed: {}", forbidden.message),
         });
-        Self { target, sender, oauth2, state: Mutex::default() }
+        Self { target, tls, sender, oauth2, state: Mutex::default() }
     }
 
     /// The header `authorization`, with a token that is fetched if need be. Takes no
@@ -134,7 +139,7 @@ impl Tokens {
         let request = Request {
             sender: self.sender,
             target: self.target.clone()?,
-            tls: None,
+            tls: self.tls.clone()?,
             headers,
             body,
             timeout: limit,
@@ -203,7 +208,7 @@ fn read(answer: &Answer) -> Result<(HeaderValue, Micros), Fault> {
     const KNOWN: [&str; 5] =
         ["invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "invalid_scope"];
     let body = &answer.response.body;
-    if answer.status != 200 {
+    if !(200..300).contains(&answer.status) {
         let refused: Option<Refused> = serde_json::from_slice(body).ok();
         let code = refused.and_then(|refused| KNOWN.into_iter().find(|known| *known == refused.error));
         let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
@@ -211,13 +216,29 @@ fn read(answer: &Answer) -> Result<(HeaderValue, Micros), Fault> {
     }
     let granted: Granted = serde_json::from_slice(body)
         .map_err(|_| fault("the token URL answered without a token, or with more than 16 KiB"))?;
-    if !granted.token_type.is_empty() && !granted.token_type.eq_ignore_ascii_case("bearer") {
+    let kind = granted.token_type.as_deref().unwrap_or_default().trim();
+    if !kind.is_empty() && !kind.eq_ignore_ascii_case("bearer") {
         return Err(fault("the token URL answered with a token that is not a bearer token"));
+    }
+    if granted.access_token.trim().is_empty() {
+        return Err(fault("the token URL answered with an empty token"));
     }
     let header = bearer(&granted.access_token)
         .map_err(|_| fault("the token URL answered with a token that a header cannot carry"))?;
-    let life = granted.expires_in.map_or(LIFE, |seconds| Micros::from_secs(seconds.clamp(0, LIFE_MAX)));
-    Ok((header, life))
+    Ok((header, life(granted.expires_in.as_deref())))
+}
+
+/// How long a token lives, by `expires_in`: whole seconds, at most [`LIFE_MAX`]. What is less than
+/// a second, more than [`LIFE_ABSURD`] or no number is taken for a server that does not say.
+fn life(expires_in: Option<&RawValue>) -> Micros {
+    let text = expires_in.map_or("", RawValue::get);
+    let seconds: f64 = text.trim_matches('"').trim().parse().unwrap_or(f64::NAN);
+    if !(1.0..=LIFE_ABSURD).contains(&seconds) {
+        return LIFE;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "it is within the limits")]
+    let seconds = seconds as i64;
+    Micros::from_secs(seconds.min(LIFE_MAX))
 }
 
 fn fault(message: impl Into<String>) -> Fault {

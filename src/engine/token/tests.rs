@@ -9,8 +9,8 @@ use axum::{Router, routing::post};
 
 use super::*;
 use crate::{
-    domain::{EndpointKey, TenantKey},
-    egress,
+    domain::{EndpointKey, TenantKey, TlsOptions},
+    egress::{self, tests::secure::mutual},
     entropy::Entropy,
 };
 
@@ -62,7 +62,7 @@ impl House {
     fn new(oauth2: OAuth2) -> Self {
         let clock = Clock::manual(Timestamp(1_000_000_000));
         let client = Client::new(egress::Config::default(), clock.clone(), Entropy::seeded(1)).unwrap();
-        Self { tokens: Tokens::new(oauth2, SENDER, &Policy::loopback()), client, clock }
+        Self { tokens: Tokens::new(oauth2, SENDER, &Policy::loopback(), Ok(None)), client, clock }
     }
 
     async fn get(&self) -> Result<HeaderValue, Fault> {
@@ -157,6 +157,9 @@ async fn what_is_wrong_is_told_without_what_the_server_wrote() {
         (302, "s3cret", "HTTP 302"),
         (200, "s3cret", "without a token"),
         (200, r#"{"access_token":"s3cret","token_type":"mac"}"#, "not a bearer token"),
+        (200, r#"{"access_token":"","token_type":"bearer"}"#, "with an empty token"),
+        (200, r#"{"access_token":" "}"#, "with an empty token"),
+        (200, r#"{"access_token":null}"#, "without a token"),
         (200, "{\"access_token\":\"s3cret\\n\"}", "a header cannot carry"),
     ];
     for (status, body, told) in cases {
@@ -170,8 +173,73 @@ async fn what_is_wrong_is_told_without_what_the_server_wrote() {
 
 #[tokio::test]
 async fn a_token_url_is_vetted_like_any_target() {
-    let tokens = Tokens::new(oauth2("http://example.com/token".to_owned()), SENDER, &Policy::default());
+    let tokens =
+        Tokens::new(oauth2("http://example.com/token".to_owned()), SENDER, &Policy::default(), Ok(None));
     let House { client, clock, .. } = House::new(oauth2(String::new()));
     let failed = tokens.header(&client, &clock, LIMIT).await.unwrap_err();
     assert_eq!(failed.cause, Cause::TargetForbidden);
+}
+
+#[tokio::test]
+async fn the_life_of_a_token_is_read_however_it_is_written() {
+    let cases = [
+        ("3600", 3600),
+        ("\"3600\"", 3600),
+        ("\" 3600 \"", 3600),
+        ("3599.5", 3599),
+        ("\"3599.5\"", 3599),
+        ("3.6e3", 3600),
+        ("1", 1),
+        ("31536000", 86_400),
+        // No life of a token: as if the server did not say.
+        ("100000000000000000000", 300),
+        ("1e400", 300),
+        ("0", 300),
+        ("0.5", 300),
+        ("-1", 300),
+        ("null", 300),
+        ("\"\"", 300),
+        ("\"soon\"", 300),
+        ("\"NaN\"", 300),
+        ("{\"seconds\":5}", 300),
+    ];
+    for (expires_in, seconds) in cases {
+        let body = format!(r#"{{"access_token":"t","token_type":null,"expires_in":{expires_in}}}"#);
+        let response = crate::domain::Response { body: body.into_bytes(), ..Default::default() };
+        let (header, life) = read(&Answer { status: 200, response, ..Answer::default() }).unwrap();
+        assert_eq!(
+            (header.to_str().unwrap(), life),
+            ("Bearer t", Micros::from_secs(seconds)),
+            "{expires_in}"
+        );
+    }
+    // An answer of any success is read.
+    let response =
+        crate::domain::Response { body: br#"{"access_token":"t"}"#.to_vec(), ..Default::default() };
+    assert!(read(&Answer { status: 201, response, ..Answer::default() }).is_ok());
+}
+
+/// A token URL may stand behind the same authority as the endpoint, and demand the same certificate.
+#[tokio::test]
+async fn the_tls_options_of_the_endpoint_hold_for_its_token_url() {
+    let mut server = mutual("127.0.0.1").await;
+    let House { client, clock, .. } = House::new(oauth2(String::new()));
+    let url = format!("https://{}/token", server.peer.address);
+    let tokens = Tokens::new(oauth2(url), SENDER, &Policy::loopback(), client.tls(&server.options));
+    // The server answers nothing but a status, so there is no token in it.
+    let failed = tokens.header(&client, &clock, LIMIT).await.unwrap_err();
+    assert!(failed.message.contains("without a token"), "{}", failed.message);
+    let (certificates, request) = server.requests.recv().await.unwrap();
+    assert_eq!(certificates, [server.client]);
+    assert!(request.starts_with("POST /token HTTP/1.1\r\nhost: "), "{request}");
+}
+
+#[tokio::test]
+async fn tls_options_that_cannot_be_used_stop_the_fetching_of_tokens() {
+    let (url, asked) = server(|number, _, _| granted(number, 100)).await;
+    let House { client, clock, .. } = House::new(oauth2(String::new()));
+    let bad = client.tls(&TlsOptions { ca_certificates: "none".to_owned(), identity: None });
+    let tokens = Tokens::new(oauth2(url), SENDER, &Policy::loopback(), bad);
+    let failed = tokens.header(&client, &clock, LIMIT).await.unwrap_err();
+    assert_eq!((failed.cause, asked.load(Ordering::SeqCst)), (Cause::Tls, 0));
 }
