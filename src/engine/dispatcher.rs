@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Pos, Tenant, TenantKey,
+        Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Pos, Shard, Tenant, TenantKey,
         Timestamp,
     },
     egress::{Client, Policy},
@@ -163,8 +163,8 @@ impl Slot {
 }
 
 impl Dispatcher {
-    /// One that has found what waits, if all of it is this process's, and has done nothing yet;
-    /// and how others ask it.
+    /// A dispatcher that does not run yet, and the handle that others ask it through. One that
+    /// has the store for itself owns every shard and has begun to look for what waits.
     pub async fn open(
         config: Config,
         store: Arc<Store>,
@@ -175,8 +175,8 @@ impl Dispatcher {
     ) -> Result<(Self, Handle), feed::Error> {
         // The position first: what is committed while the lanes are found comes after.
         let cursor = Cursor::open(Arc::clone(&store), Start::Now).await?;
+        let since = cursor.position();
         let shared = store.is_shared();
-        let waiting = if shared { Vec::new() } else { store.endpoints_waiting().await? };
         let (asks, questions) = mpsc::channel(ASKS_MAX);
         let (pages_out, pages) = mpsc::unbounded_channel();
         let (landings_out, landings) = mpsc::unbounded_channel();
@@ -199,7 +199,7 @@ impl Dispatcher {
         };
         let context = Arc::new(context);
         let slots = Slots::new(config.in_flight_max);
-        let mut dispatcher = Self {
+        let dispatcher = Self {
             config,
             store,
             clock,
@@ -212,7 +212,7 @@ impl Dispatcher {
             landings_out,
             finished: Vec::new(),
             tasks,
-            tenures: if shared { Tenures::default() } else { Tenures::all() },
+            tenures: if shared { Tenures::default() } else { Tenures::all(since, now) },
             hands,
             lease,
             leaving: Vec::new(),
@@ -233,12 +233,8 @@ impl Dispatcher {
             observer: Observer::default(),
             page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
         };
-        let stored = dispatcher.cursor.position();
-        for key in waiting {
-            if let Some(endpoint) = dispatcher.store.routes().get(key) {
-                dispatcher.open_lane(&endpoint, Some(stored), now);
-                dispatcher.wake(key);
-            }
+        if !shared {
+            dispatcher.find(Shard::all().map(|shard| (shard, 0)).collect());
         }
         Ok((dispatcher, Handle { asks }))
     }
@@ -448,11 +444,11 @@ impl Dispatcher {
         }
     }
 
-    /// Lets the store know how a lane stands, for its next home.
+    /// Has the store keep how a lane stands, for the next owner of its endpoint.
     fn keep(&mut self, key: EndpointKey, now: Timestamp) {
         let Some(slot) = self.lanes.get_mut(&key) else { return };
         let kept = slot.lane.kept(now);
-        if kept != slot.kept && self.store.is_shared() {
+        if kept != slot.kept {
             slot.kept = kept;
             let _ = self.kept_out.send((key, kept));
         }
@@ -595,9 +591,9 @@ impl Dispatcher {
     fn open_lane(&mut self, endpoint: &Arc<Endpoint>, stored: Option<Pos>, now: Timestamp) {
         let (endpoint, weight) = self.as_its_tenant_stands(endpoint);
         let caller = Arc::new(self.caller(Arc::clone(&endpoint)));
-        let (key, tenure) = (endpoint.key, self.tenures.of(endpoint.key));
-        let lane = match tenure.and_then(|tenure| tenure.at) {
-            Some(since) => Lane::inherited(endpoint, stored, since, now),
+        let key = endpoint.key;
+        let lane = match self.tenures.of(key) {
+            Some(tenure) => Lane::inherited(endpoint, stored, tenure.at, now),
             None => Lane::new(endpoint, stored, now),
         };
         let latency = self.latencies.remove(&key).unwrap_or_default();
@@ -610,7 +606,7 @@ impl Dispatcher {
         if !self.lanes.contains_key(&key) {
             self.open_lane(endpoint, tenure.map(|it| it.since), now);
         }
-        let since = tenure.and_then(|tenure| tenure.at).unwrap_or(now);
+        let since = tenure.map_or(now, |tenure| tenure.at);
         if let (Some(slot), Some(kept)) = (self.lanes.get_mut(&key), kept) {
             slot.lane.inherit(kept, since);
             if kept.opened_at.is_some() {

@@ -23,8 +23,8 @@ pub(super) struct Tenure {
     pub epoch: u64,
     /// Changes up to here are in the store.
     pub since: Pos,
-    /// When it came; nothing: it has always been here.
-    pub at: Option<Timestamp>,
+    /// When this process became the owner: at its start, if it has the store for itself.
+    pub at: Timestamp,
     stage: Stage,
 }
 
@@ -75,9 +75,9 @@ impl Tenures {
         self.of(endpoint).filter(|it| it.stage == Stage::Found).map(|it| it.since)
     }
 
-    /// All of them, as they have always been here.
-    pub fn all() -> Self {
-        let tenure = Tenure { epoch: 0, since: Pos(0), at: None, stage: Stage::Active };
+    /// All shards, owned by this process alone from its start on.
+    pub fn all(since: Pos, at: Timestamp) -> Self {
+        let tenure = Tenure { epoch: 0, since, at, stage: Stage::Found };
         Self { shares: Shard::all().map(|shard| (shard, tenure)).collect() }
     }
 
@@ -107,7 +107,7 @@ impl Dispatcher {
             }
             if ours && known.is_none_or(|known| known.epoch < tenure.epoch) {
                 let since = since.max(learned);
-                came.push((shard, Tenure { epoch: tenure.epoch, since, at: Some(now), stage: Stage::Found }));
+                came.push((shard, Tenure { epoch: tenure.epoch, since, at: now, stage: Stage::Found }));
             }
         }
         self.lose(&gone);
@@ -120,7 +120,7 @@ impl Dispatcher {
     }
 
     /// Looks for what waits for shares that came.
-    fn find(&self, shards: Vec<(Shard, u64)>) {
+    pub(super) fn find(&self, shards: Vec<(Shard, u64)>) {
         let (store, out) = (self.store.clone(), self.found_out.clone());
         self.tasks.spawn(async move {
             let look =

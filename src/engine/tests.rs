@@ -12,12 +12,13 @@ use super::{Config, Dispatcher, Handle, Lease};
 use crate::{
     clock::Clock,
     domain::{
-        BreakerPolicy, Endpoint, EndpointState, Event, InstanceId, Micros, NewEvent, Payload, Pos, RateLimit,
-        RetryPolicy, Shard, State, TenantKey, Timestamp,
+        BreakerPolicy, Endpoint, EndpointState, Event, Hold, InstanceId, Micros, NewEvent, Payload, Pos,
+        RateLimit, RetryPolicy, Shard, State, TenantKey, Timestamp,
     },
     egress::{self, Client, Policy},
     entropy::Entropy,
     feed::{Cursor, Start},
+    machine::breaker::Position,
     store::{self, Created, Publish, Store},
 };
 
@@ -43,7 +44,7 @@ async fn receiver(refusals: u32) -> (String, Requests) {
 
 struct House {
     store: Arc<Store>,
-    _engine: Handle,
+    engine: Handle,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), crate::feed::Error>>,
     clock: Clock,
@@ -70,7 +71,7 @@ impl House {
         let (store, clock) = (Arc::clone(&dispatcher.store), dispatcher.clock.clone());
         let stop = CancellationToken::new();
         let task = tokio::spawn(dispatcher.run(stop.clone()));
-        Self { store, _engine: engine, stop, task, clock }
+        Self { store, engine, stop, task, clock }
     }
 
     /// Follows the feed until so many deliveries have arrived.
@@ -162,6 +163,52 @@ async fn what_waits_is_found_again_after_a_restart() {
     second.store.edit_endpoint(TenantKey::DEFAULT, "one".to_owned(), None, now, resume).await.unwrap();
     second.delivered(600).await;
     assert!(requests.lock().unwrap().values().all(|count| *count == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_breaker_stays_open_and_a_bucket_starts_empty_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = house(folder.path()).await;
+    let (url, requests) = receiver(u32::MAX).await;
+    let breaker = BreakerPolicy { failure_threshold: 1, cooldown: Micros::from_secs(3600), disabled: false };
+    let rate_limit = RateLimit { per_second: 0.001, burst: 1, disabled: false };
+    let now = first.clock.now();
+    for (id, breaker, rate_limit) in [
+        ("failing", breaker, RateLimit { disabled: true, ..rate_limit }),
+        ("limited", BreakerPolicy { disabled: true, ..breaker }, rate_limit),
+    ] {
+        let endpoint = Endpoint { breaker, rate_limit, ..Endpoint::new(TenantKey::DEFAULT, id, &url, now) };
+        assert!(matches!(first.store.create_endpoint(endpoint).await.unwrap(), Created::Done(_)));
+    }
+    let key = |house: &House, id: &str| house.store.routes().find(TenantKey::DEFAULT, id).unwrap().key;
+    let failing = key(&first, "failing");
+    publish(&first.store, 1).await;
+    while first.store.circuits().await.unwrap().is_empty() || requests.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    first.stop.cancel();
+    first.task.await.unwrap().unwrap();
+    first.store.close().await.unwrap();
+    drop((first.store, first.engine));
+
+    let second = house(folder.path()).await;
+    let open = loop {
+        let circuit = second.engine.circuits(vec![failing]).await[0];
+        if circuit.opened_at.is_some() {
+            break circuit;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(matches!(open.position, Position::Open { .. }) && open.failures == 1, "{open:?}");
+    publish(&second.store, 1).await;
+    let mut cursor = Cursor::open(Arc::clone(&second.store), Start::After(Pos(0))).await.unwrap();
+    let changes = cursor.ready(500).await.unwrap();
+    let newest: HashMap<_, _> =
+        changes.iter().map(|it| (it.delivery.endpoint, (*it.delivery).clone())).collect();
+    let limited = key(&second, "limited");
+    let asked = vec![newest[&failing].clone(), newest[&limited].clone()];
+    let holds: Vec<_> = second.engine.live(asked).await.into_iter().map(|live| live.hold).collect();
+    assert_eq!(holds, [Some(Hold::CircuitOpen), Some(Hold::Rate)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

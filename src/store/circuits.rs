@@ -1,5 +1,6 @@
-//! What of lanes outlives their home: rows for circuit breakers that are not closed and
-//! for silence that endpoints asked for. Only in a fleet.
+//! Circuit breakers that are not closed and silence that endpoints asked for, one row for each
+//! endpoint. They outlive the process that owns the endpoint: the next owner, or the same
+//! process after a restart, goes on from them.
 
 use super::{
     Error, Store,
@@ -13,8 +14,6 @@ use crate::{
 
 const KEEP: &str = "INSERT INTO circuits VALUES ($1, $2, $3, $4) ON CONFLICT (endpoint) DO UPDATE SET \
      failures = excluded.failures, opened_at = excluded.opened_at, quiet_until = excluded.quiet_until";
-const FORGET: &str = "DELETE FROM circuits WHERE endpoint = $1";
-
 /// Keeps how lanes stand, or that there is nothing to keep; only those of this home.
 fn keep(tx: &mut Tx<'_>, lanes: &[(EndpointKey, Option<Kept>)]) -> Result<(), Error> {
     for (endpoint, kept) in lanes.iter().filter(|(endpoint, _)| tx.shards.is_home(*endpoint)) {
@@ -23,15 +22,21 @@ fn keep(tx: &mut Tx<'_>, lanes: &[(EndpointKey, Option<Kept>)]) -> Result<(), Er
                 let values = params![*endpoint, it.failures, it.opened_at, it.quiet_until];
                 tx.conn.execute(KEEP, &values)?;
             }
-            None => drop(tx.conn.execute(FORGET, &params![*endpoint])?),
+            None => forget(tx, *endpoint)?,
         }
     }
     Ok(())
 }
 
+/// Forgets how the lane of an endpoint stood.
+pub(super) fn forget(tx: &mut Tx<'_>, endpoint: EndpointKey) -> Result<(), Error> {
+    tx.conn.execute("DELETE FROM circuits WHERE endpoint = $1", &params![endpoint])?;
+    Ok(())
+}
+
 impl Store {
-    /// Keeps how lanes stand for the next home of their endpoints; nothing: there is
-    /// nothing to keep.
+    /// Keeps how lanes stand for the next owner of their endpoints; `None` if the breaker is
+    /// closed and the endpoint asked for no silence.
     pub async fn keep_circuits(&self, lanes: Vec<(EndpointKey, Option<Kept>)>) -> Result<(), Error> {
         self.call(move |tx| keep(tx, &lanes)).await
     }
@@ -39,9 +44,7 @@ impl Store {
     /// Lets the home of an endpoint close its circuit breaker and end its silence.
     pub async fn reset_circuit(&self, endpoint: EndpointKey) -> Result<(), Error> {
         self.call(move |tx| {
-            if tx.conn.is_shared() {
-                tx.conn.execute(FORGET, &params![endpoint])?;
-            }
+            forget(tx, endpoint)?;
             tx.reset_circuit(endpoint);
             Ok(())
         })
@@ -50,9 +53,6 @@ impl Store {
 
     /// How lanes stood when they were last kept.
     pub async fn circuits(&self) -> Result<Vec<(EndpointKey, Kept)>, Error> {
-        if !self.is_shared() {
-            return Ok(Vec::new());
-        }
         let sql = "SELECT endpoint, failures, opened_at, quiet_until FROM circuits";
         let rows = self.readers.rows(sql, &[]).await?;
         let read = |row: &super::db::Row| {

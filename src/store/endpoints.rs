@@ -8,7 +8,7 @@ use const_format::concatcp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error, OpenError,
+    Error, OpenError, circuits,
     db::{Columns, Conn, params},
     private::{Private, place},
     tx::{Reroute, Tx},
@@ -161,6 +161,7 @@ pub(super) fn remove(tx: &mut Tx<'_>, key: EndpointKey, now: Timestamp) -> Resul
     let Some(endpoint) = tx.endpoint(key) else { return Ok(()) };
     let sql = "UPDATE endpoints SET deleted_at = $1, config = $2, secrets = '[]', sealed = $3 WHERE key = $4";
     tx.conn.execute(sql, &params![now, encode(&endpoint), Vec::new(), key])?;
+    circuits::forget(tx, key)?;
     tx.reroute(Reroute::Remove(key));
     Ok(())
 }

@@ -138,6 +138,7 @@ pub(super) fn migrator(dialect: Dialect) -> Migrator {
             (1, "foundation", include_str!("migrations/sqlite/0001_foundation.sql")),
             (2, "tenants", include_str!("migrations/sqlite/0002_tenants.sql")),
             (3, "sealed", include_str!("migrations/sqlite/0003_sealed.sql")),
+            (4, "circuits", include_str!("migrations/sqlite/0004_circuits.sql")),
         ],
         Dialect::Postgres => &[(1, "foundation", include_str!("migrations/postgres/0001_foundation.sql"))],
     };
