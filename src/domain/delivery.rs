@@ -211,4 +211,7 @@ pub struct Live {
     pub in_flight: bool,
     /// Why it waits.
     pub hold: Option<Hold>,
+    /// When the hold ends, if that is known.
+    #[serde(default)]
+    pub held_until: Option<Timestamp>,
 }

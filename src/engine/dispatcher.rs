@@ -39,7 +39,7 @@ use crate::{
         share::Share,
         slots::Slots,
     },
-    store::{Finish, Store},
+    store::{BreakerCommand, Finish, Store},
 };
 
 /// Changes taken from the feed before lanes are asked again.
@@ -430,14 +430,17 @@ impl Dispatcher {
                 self.wake(key);
             }
         }
-        self.reset_circuits(now);
+        self.command_breakers(now);
     }
 
-    /// Closes the circuit breakers that were reset by hand, here or elsewhere.
-    fn reset_circuits(&mut self, now: Timestamp) {
-        for key in self.store.routes().take_reset() {
+    /// Does what callers asked of circuit breakers, on this instance or another.
+    fn command_breakers(&mut self, now: Timestamp) {
+        for (key, command) in self.store.routes().take_breaker_commands() {
             if let Some(slot) = self.lanes.get_mut(&key) {
-                slot.lane.reset();
+                match command {
+                    BreakerCommand::Close => slot.lane.reset(),
+                    BreakerCommand::Probe => slot.lane.probe_now(now),
+                }
                 self.keep(key, now);
                 self.wake(key);
             }
@@ -546,7 +549,7 @@ impl Dispatcher {
 
     fn answer(&mut self, ask: Ask) {
         let now = self.clock.now();
-        self.reset_circuits(now);
+        self.command_breakers(now);
         match ask {
             Ask::Live(deliveries, reply) => {
                 let live = deliveries.iter().map(|delivery| match self.lanes.get_mut(&delivery.endpoint) {

@@ -212,6 +212,33 @@ async fn an_open_breaker_stays_open_and_a_bucket_starts_empty_after_a_restart() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manual_retry_probes_an_endpoint_whose_breaker_is_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = house(folder.path()).await;
+    let (url, requests) = receiver(1).await;
+    let cooldown = Micros::from_secs(3600);
+    let breaker = BreakerPolicy { failure_threshold: 1, cooldown, disabled: false };
+    let now = house.clock.now();
+    let endpoint = Endpoint { breaker, ..Endpoint::new(TenantKey::DEFAULT, "one", &url, now) };
+    assert!(matches!(house.store.create_endpoint(endpoint).await.unwrap(), Created::Done(_)));
+    publish(&house.store, 1).await;
+    let mut cursor = Cursor::open(Arc::clone(&house.store), Start::After(Pos(0))).await.unwrap();
+    let failed = loop {
+        let changes = cursor.ready(500).await.unwrap();
+        if let Some(change) = changes.iter().find(|it| it.delivery.state == State::Retrying) {
+            break (*change.delivery).clone();
+        }
+        cursor.wait().await;
+    };
+    let live = house.engine.live(vec![failed.clone()]).await[0];
+    assert_eq!(live.hold, Some(Hold::CircuitOpen));
+    assert!(live.held_until.unwrap() >= now.plus(cooldown), "{live:?}");
+    house.store.retry(TenantKey::DEFAULT, failed.id, house.clock.now()).await.unwrap();
+    house.delivered(1).await;
+    assert_eq!(requests.lock().unwrap().values().copied().collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_learned_just_before_its_share_came_is_sent() {
     let (mut dispatcher, engine) = dispatcher(store::Location::scratch().await).await;
     let store = Arc::clone(&dispatcher.store);

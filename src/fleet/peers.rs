@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn what_is_asked_and_answered_at_once_fits_a_notification() {
-        let live = Live { in_flight: true, hold: Some(Hold::RetryAfter) };
+        let live =
+            Live { in_flight: true, hold: Some(Hold::RetryAfter), held_until: Some(Timestamp(i64::MAX)) };
         let far = Timestamp(i64::MAX);
         let circuit =
             Circuit { position: Position::Open { until: far }, failures: u32::MAX, opened_at: Some(far) };

@@ -100,6 +100,13 @@ impl Breaker {
         (self.position, self.failures, self.opened_at) = (Position::Closed, 0, None);
     }
 
+    /// Ends the cool-down by hand: the next request is the probe.
+    pub fn end_cooldown(&mut self, now: Timestamp) {
+        if let Position::Open { until } = &mut self.position {
+            *until = now.min(*until);
+        }
+    }
+
     /// Takes it up as somebody else left it, as of an instant: a probe may have gone just
     /// before.
     pub fn restore(&mut self, failures: u32, opened_at: Option<Timestamp>, at: Timestamp) {
@@ -185,6 +192,19 @@ mod tests {
         breaker.admit();
         breaker.record(Signal::Success, at(270));
         assert_eq!((breaker.position(), breaker.failures()), (Position::Closed, 0));
+    }
+
+    #[test]
+    fn a_cooldown_ended_by_hand_lets_one_probe_through() {
+        let mut breaker = Breaker::new(policy());
+        (0..3).for_each(|_| breaker.record(Signal::Failure, Timestamp(0)));
+        breaker.end_cooldown(Timestamp(10));
+        assert_eq!(breaker.ready_at(Timestamp(10)), Timestamp(10));
+        breaker.admit();
+        breaker.end_cooldown(Timestamp(11));
+        assert_eq!(breaker.ready_at(Timestamp(11)), Timestamp::MAX, "one probe is out");
+        breaker.record(Signal::Failure, Timestamp(12));
+        assert_eq!(breaker.ready_at(Timestamp(12)), Timestamp(112));
     }
 
     #[test]

@@ -171,6 +171,12 @@ impl Lane {
         self.in_flight_cap = cap;
     }
 
+    /// Lets the next due delivery probe the endpoint without waiting for the cool-down of an
+    /// open breaker.
+    pub fn probe_now(&mut self, now: Timestamp) {
+        self.breaker.end_cooldown(now);
+    }
+
     /// A delivery was made or changed. `room` is how many waiting deliveries the lane
     /// may hold while it flows, if more than a window.
     pub fn offer(&mut self, delivery: Arc<Delivery>, room: usize, now: Timestamp) {
@@ -363,15 +369,19 @@ impl Lane {
     /// wait for it at its due time too, as far as can be said now.
     pub fn live(&mut self, delivery: &Delivery, now: Timestamp) -> Live {
         if let Some(Place::InFlight | Place::Landed) = self.held.places.get(&delivery.id.pos()) {
-            return Live { in_flight: true, hold: None };
+            return Live { in_flight: true, ..Live::default() };
         }
         let lasts = |hold: Hold, until: Option<Timestamp>| match hold {
             Hold::Paused | Hold::Disabled => true,
             Hold::RetryAfter | Hold::CircuitOpen => until.is_none_or(|until| until >= delivery.due_at),
             Hold::Rate | Hold::MaxInFlight => delivery.due_at <= now,
         };
-        let hold = self.gate(now).filter(|(hold, until)| lasts(*hold, *until)).map(|(hold, _)| hold);
-        Live { in_flight: false, hold }
+        let held = self.gate(now).filter(|(hold, until)| lasts(*hold, *until));
+        Live {
+            in_flight: false,
+            hold: held.map(|(hold, _)| hold),
+            held_until: held.and_then(|(_, until)| until),
+        }
     }
 
     /// The circuit breaker.

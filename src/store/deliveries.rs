@@ -373,7 +373,8 @@ fn end_all(tx: &mut Tx<'_>, deliveries: &[Delivery], state: State, now: Timestam
     Ok(deliveries.len() as u32)
 }
 
-/// Makes an open delivery due now; repeats a finished one that did not succeed.
+/// Makes an open delivery due now; repeats a finished one that did not succeed. An open
+/// circuit breaker does not keep it waiting: the endpoint is probed at once.
 pub(super) fn retry(
     tx: &mut Tx<'_>,
     tenant: TenantKey,
@@ -381,7 +382,7 @@ pub(super) fn retry(
     now: Timestamp,
 ) -> Result<Steered, Error> {
     let Some(delivery) = tx.delivery(tenant, id)? else { return Ok(Steered::NotFound) };
-    match delivery.state {
+    let steered = match delivery.state {
         State::Pending | State::Retrying => {
             let after = changed(&delivery, now, |it| (it.due_at, it.turn_at) = (now, now));
             apply_one(tx, &delivery, after)
@@ -391,7 +392,11 @@ pub(super) fn retry(
         State::Failed | State::Cancelled | State::Expired => {
             repeat(tx, &delivery, Trigger::ManualRetry, None, now)
         }
+    }?;
+    if matches!(steered, Steered::Done(_)) {
+        tx.probe(delivery.endpoint);
     }
+    Ok(steered)
 }
 
 /// Makes a new delivery of the same event to the same endpoint.

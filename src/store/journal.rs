@@ -56,6 +56,9 @@ pub struct Note {
     /// Endpoints whose circuit breakers were reset by hand.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     pub resets: Vec<i64>,
+    /// Endpoints whose open circuit breakers are to probe at once.
+    #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<i64>,
     /// Operations were accepted or stopped.
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     pub operations: bool,

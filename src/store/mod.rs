@@ -83,7 +83,7 @@ pub use self::{
     scratch::{MakeError, Scratch},
     shards::Shards,
     tenants::Changed,
-    tx::SharedRoutes,
+    tx::{BreakerCommand, SharedRoutes},
     writer::Gauges,
 };
 use self::{

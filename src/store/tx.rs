@@ -25,8 +25,17 @@ pub struct SharedRoutes {
     routes: RwLock<Routes>,
     /// Endpoints changed since somebody last asked.
     changed: RwLock<Vec<EndpointKey>>,
-    /// Endpoints whose circuit breakers were reset by hand since.
-    reset: RwLock<Vec<EndpointKey>>,
+    /// What callers asked of circuit breakers since.
+    breakers: RwLock<Vec<(EndpointKey, BreakerCommand)>>,
+}
+
+/// What a caller asked of the circuit breaker of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerCommand {
+    /// Close it, and end the silence that the endpoint asked for.
+    Close,
+    /// Probe the endpoint now, if it is open.
+    Probe,
 }
 
 /// A change of the routing table.
@@ -80,18 +89,25 @@ impl SharedRoutes {
         std::mem::take(&mut *self.changed.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Which circuit breakers were reset by hand since the last call.
-    pub fn take_reset(&self) -> Vec<EndpointKey> {
-        if self.reset.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+    /// What callers asked of circuit breakers since the last call, in order.
+    pub fn take_breaker_commands(&self) -> Vec<(EndpointKey, BreakerCommand)> {
+        if self.breakers.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return Vec::new();
         }
-        std::mem::take(&mut *self.reset.write().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.breakers.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn reset(&self, endpoints: &[i64]) {
-        if !endpoints.is_empty() {
-            let keys = endpoints.iter().map(|key| EndpointKey(*key));
-            self.reset.write().unwrap_or_else(PoisonError::into_inner).extend(keys);
+    pub(super) fn command_breakers(&self, note: &Note) {
+        if !(note.resets.is_empty() && note.probes.is_empty()) {
+            let commands =
+                |keys: &[i64], command| keys.iter().map(move |key| (EndpointKey(*key), command)).collect();
+            let (closed, probed): (Vec<_>, Vec<_>) = (
+                commands(&note.resets, BreakerCommand::Close),
+                commands(&note.probes, BreakerCommand::Probe),
+            );
+            let mut breakers = self.breakers.write().unwrap_or_else(PoisonError::into_inner);
+            breakers.extend(closed);
+            breakers.extend(probed);
         }
     }
 
@@ -295,6 +311,12 @@ impl<'c> Tx<'c> {
     pub(super) fn reset_circuit(&mut self, endpoint: EndpointKey) {
         self.next_pos();
         self.note.resets.push(endpoint.0);
+    }
+
+    /// Notes that an endpoint is to be probed at once, if its circuit breaker is open. The
+    /// change of a delivery that comes with it wakes its owner up.
+    pub(super) fn probe(&mut self, endpoint: EndpointKey) {
+        self.note.probes.push(endpoint.0);
     }
 
     /// Notes a change of the directory.

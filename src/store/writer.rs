@@ -310,7 +310,7 @@ impl Writer {
         self.hot.publish(effects.hot);
         self.directory.apply(effects.entries);
         self.routes.apply(effects.routes);
-        self.routes.reset(&effects.note.resets);
+        self.routes.command_breakers(&effects.note);
         self.shards.apply(&effects.note.shards, effects.position);
         self.recent.push(effects.changes, effects.position);
         if effects.note.operations {
@@ -338,7 +338,7 @@ impl Writer {
         self.directory.apply(read.entries);
         self.routes.apply(read.reroutes);
         for entry in news {
-            self.routes.reset(&entry.note.resets);
+            self.routes.command_breakers(&entry.note);
             self.shards.apply(&entry.note.shards, entry.pos);
             if entry.note.operations {
                 self.operations.notify_one();

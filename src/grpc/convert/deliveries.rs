@@ -14,7 +14,7 @@ use crate::{
 pub fn seen(seen: Seen, tenant_id: String) -> pb::Delivery {
     let Seen { delivery, live, at } = seen;
     let status = status(&delivery, live, at);
-    self::delivery(&delivery, status, live, tenant_id)
+    self::delivery(&delivery, status, live, at, tenant_id)
 }
 
 fn status(it: &Delivery, live: Live, now: Timestamp) -> DeliveryStatus {
@@ -56,7 +56,24 @@ fn hold(hold: Hold) -> HoldReason {
     }
 }
 
-fn delivery(it: &Delivery, status: DeliveryStatus, live: Live, tenant_id: String) -> pb::Delivery {
+/// When the next attempt may begin; `None` while the endpoint is paused or disabled.
+fn next_attempt(it: &Delivery, live: Live, now: Timestamp) -> Option<Timestamp> {
+    match live.hold {
+        None => Some(it.due_at),
+        Some(Hold::Paused | Hold::Disabled) => None,
+        Some(Hold::Rate | Hold::RetryAfter | Hold::CircuitOpen | Hold::MaxInFlight) => {
+            Some(it.due_at.max(live.held_until.unwrap_or(now)))
+        }
+    }
+}
+
+fn delivery(
+    it: &Delivery,
+    status: DeliveryStatus,
+    live: Live,
+    now: Timestamp,
+    tenant_id: String,
+) -> pb::Delivery {
     let open = it.is_open();
     let waits =
         matches!(status, DeliveryStatus::Pending | DeliveryStatus::Retrying | DeliveryStatus::RateLimited);
@@ -74,7 +91,7 @@ fn delivery(it: &Delivery, status: DeliveryStatus, live: Live, tenant_id: String
         trigger: trigger(it.trigger).into(),
         attempt_count: (it.attempts + u32::from(open && live.in_flight)).cast_signed(),
         max_attempts: it.max_attempts.cast_signed(),
-        next_attempt_time: open.then(|| out_time(it.due_at)),
+        next_attempt_time: if open { next_attempt(it, live, now).map(out_time) } else { None },
         last_attempt_time: last.map(|last| out_time(last.at)),
         last_error: last.and_then(|last| Some(error(last.failure.as_ref()?, last.status))),
         response_status_code: last.and_then(|last| last.status).map_or(0, i32::from),
@@ -123,7 +140,13 @@ fn change(it: &Change, attempts: bool, tenant_id: &str) -> pb::DeliveryChange {
         sequence: it.pos.0,
         change_time: Some(out_time(it.at)),
         kind: kind.into(),
-        delivery: Some(self::delivery(delivery, status(delivery, known, it.at), known, tenant_id.to_owned())),
+        delivery: Some(self::delivery(
+            delivery,
+            status(delivery, known, it.at),
+            known,
+            it.at,
+            tenant_id.to_owned(),
+        )),
         previous_status: previous.into(),
         attempt: attempt
             .map(|it| attempts::attempt(it, delivery.id.to_string(), &delivery.endpoint_id, Show::Basic)),

@@ -165,7 +165,7 @@ fn every_hold_says_why_and_until_when() {
     assert_eq!(lane.gate(NOW).unwrap().0, Hold::Rate);
     assert_eq!(sent(&mut lane, after(2)), [3]);
     assert_eq!(lane.gate(after(2)), Some((Hold::MaxInFlight, None)));
-    assert_eq!(lane.live(&delivery(3), after(2)), Live { in_flight: true, hold: None });
+    assert_eq!(lane.live(&delivery(3), after(2)), Live { in_flight: true, ..Live::default() });
 
     lane.land(Pos(1), Signal::Failure, None, after(2));
     assert_eq!(lane.gate(after(2)), Some((Hold::CircuitOpen, Some(after(62)))));
@@ -221,7 +221,11 @@ fn a_slot_is_free_when_its_attempt_ends_and_unrecorded_results_are_bounded() {
     assert_eq!(sent(&mut lane, NOW), [1, 2]);
     lane.land(Pos(1), Signal::Success, None, NOW);
     assert_eq!(sent(&mut lane, NOW), [3]);
-    assert_eq!(lane.live(&delivery(1), NOW), Live { in_flight: true, hold: None }, "until it is recorded");
+    assert_eq!(
+        lane.live(&delivery(1), NOW),
+        Live { in_flight: true, ..Live::default() },
+        "until it is recorded"
+    );
 
     let mut lane = super::tests::lane(endpoint());
     for pos in 1..=512 {
