@@ -24,13 +24,13 @@ use crate::{
 };
 
 /// The option that names a method's scope.
-const SCOPE: &str = "hookwire.v1.scope";
+pub const SCOPE: &str = "hookwire.v1.scope";
 /// Metadata by which an administrator names a tenant.
 const TENANT: &str = "hookwire-tenant";
 /// The one read that is entered in the audit log like a change.
 const REVEAL: &str = "RevealSecrets";
 /// What publishing needs: it changes much, and its record is the events.
-const PUBLISHING: &str = "events:write";
+pub const PUBLISHING: &str = "events:write";
 
 /// What the methods need.
 #[derive(Debug)]

@@ -142,7 +142,7 @@ fn all_or_nothing(events: Vec<Result<NewEvent, Error>>) -> Result<Vec<NewEvent>,
         match event {
             Ok(event) => good.push(event),
             Err(Error::Invalid { violations, reason }) => {
-                all.0.extend(violations.0);
+                all.extend(violations);
                 first.get_or_insert(reason);
             }
             Err(error) => return Err(error),

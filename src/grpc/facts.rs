@@ -103,8 +103,8 @@ impl Facts {
     fn invalid(violations: Violations, reason: Invalid) -> Self {
         let told = violations.0.iter().take(TOLD_MAX).map(|it| format!("{} {}", it.field, it.description));
         let mut message = told.collect::<Vec<_>>().join("; ");
-        if violations.0.len() > TOLD_MAX {
-            message.push_str(&format!("; and {} more", violations.0.len() - TOLD_MAX));
+        if violations.count() > TOLD_MAX {
+            message.push_str(&format!("; and {} more", violations.count() - TOLD_MAX));
         }
         let new = |reason| Self::new(reason, message);
         let facts = match reason {

@@ -23,6 +23,7 @@ mod services;
 mod status;
 mod tenants;
 mod until;
+pub mod weight;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +32,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder;
 
 use self::access::Access;
-pub use self::access::admits;
+pub use self::access::{PUBLISHING, SCOPE, admits};
 use self::pb::{
     api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
     dead_letter_service_server::DeadLetterServiceServer, delivery_service_server::DeliveryServiceServer,
@@ -47,7 +48,7 @@ use crate::app::App;
 /// Longest time of a call that is not a stream.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// Largest request with events: a full batch and what frames it.
-const EVENTS_BYTES_MAX: usize = (16 << 20) + (64 << 10);
+pub const EVENTS_BYTES_MAX: usize = (16 << 20) + (64 << 10);
 /// What an event has besides its payload, and what frames it, at most.
 const EVENT_FRAME_BYTES_MAX: usize = 64 << 10;
 /// Bytes that a payload given as `value` takes on the wire for each byte it has as
@@ -56,7 +57,7 @@ const VALUE_BYTES_PER_JSON_BYTE: usize = 6;
 /// The one method that takes events one by one as messages of their own.
 const PUBLISH_STREAM: &str = "/hookwire.v1.EventService/PublishEventStream";
 /// Largest other request.
-const OTHER_BYTES_MAX: usize = 4 << 20;
+pub const OTHER_BYTES_MAX: usize = 4 << 20;
 /// Largest response: pages are cut well below it, single items may be larger than
 /// a client's usual limit.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;

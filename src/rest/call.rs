@@ -1,14 +1,18 @@
 //! Calls the gRPC services in this process, with messages known only by descriptor.
 
-use http::{HeaderMap, HeaderName, header, uri::PathAndQuery};
-use prost::Message as _;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
 use tonic::{
-    Request, Response, Status, Streaming,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    metadata::MetadataMap,
+    Code, Request, Response, Status, Streaming,
+    body::Body,
+    codec::{DecodeBuf, Decoder},
+    metadata::{KeyAndValueRef, MetadataMap},
 };
+use tower::Service as _;
 
 use crate::grpc::Services;
 
@@ -30,22 +34,65 @@ const NOT_METADATA: [HeaderName; 13] = [
     HeaderName::from_static("last-event-id"),
 ];
 
-/// Calls a method that answers once.
+/// Calls a method that answers once. The services ask for `message` only after they have
+/// let the caller in; an error of it ends the call.
 pub(super) async fn unary(
     grpc: Services,
     rpc: &MethodDescriptor,
-    request: Request<DynamicMessage>,
+    request: Request<impl Future<Output = Result<Bytes, Status>> + Send + 'static>,
 ) -> Result<Response<DynamicMessage>, Status> {
-    client(grpc).unary(request, path(rpc)?, DynCodec(rpc.output())).await
+    let (mut metadata, mut answers, extensions) = server_streaming(grpc, rpc, request).await?.into_parts();
+    let answer = answers.message().await?;
+    let answer = answer.ok_or_else(|| Status::internal("a call ended without its answer"))?;
+    if let Some(trailers) = answers.trailers().await? {
+        for entry in trailers.iter() {
+            if let KeyAndValueRef::Ascii(key, value) = entry {
+                metadata.insert(key, value.clone());
+            }
+        }
+    }
+    Ok(Response::from_parts(metadata, answer, extensions))
 }
 
-/// Calls a method that answers with a stream. Dropping the stream cancels the call.
+/// Calls a method that answers with a stream, as [`unary`] does. Dropping the stream
+/// cancels the call.
 pub(super) async fn server_streaming(
-    grpc: Services,
+    mut grpc: Services,
     rpc: &MethodDescriptor,
-    request: Request<DynamicMessage>,
+    request: Request<impl Future<Output = Result<Bytes, Status>> + Send + 'static>,
 ) -> Result<Response<Streaming<DynamicMessage>>, Status> {
-    client(grpc).server_streaming(request, path(rpc)?, DynCodec(rpc.output())).await
+    let (metadata, extensions, message) = request.into_parts();
+    let mut call = http::Request::new(body(message));
+    *call.method_mut() = Method::POST;
+    *call.version_mut() = Version::HTTP_2;
+    *call.uri_mut() = path(rpc)?;
+    *call.headers_mut() = metadata.into_headers();
+    call.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    *call.extensions_mut() = extensions;
+    let Ok(answer) = grpc.call(call).await;
+    let (head, body) = answer.into_parts();
+    if let Some(status) = Status::from_header_map(&head.headers).filter(|it| it.code() != Code::Ok) {
+        return Err(status);
+    }
+    // The services bound their own answers, so no limit is set here.
+    let answers =
+        Streaming::new_response(DynDecoder(rpc.output()), body, head.status, None, Some(usize::MAX));
+    Ok(Response::from_parts(MetadataMap::from_headers(head.headers), answers, head.extensions))
+}
+
+/// The body of a gRPC request: one message, once it is there.
+fn body(message: impl Future<Output = Result<Bytes, Status>> + Send + 'static) -> Body {
+    let frames = stream::once(message).flat_map(|message| {
+        stream::iter(match message {
+            Ok(message) => {
+                let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+                let head = Bytes::from([&[0], length.as_slice()].concat());
+                vec![Ok(Frame::data(head)), Ok(Frame::data(message))]
+            }
+            Err(status) => vec![Err(status)],
+        })
+    });
+    Body::new(StreamBody::new(frames))
 }
 
 /// The headers of a request that go on as metadata.
@@ -67,46 +114,15 @@ pub(super) fn metadata(headers: &HeaderMap) -> MetadataMap {
     MetadataMap::from_headers(kept)
 }
 
-/// The services answer in this process and bound their own messages, so the client's
-/// default of 4 MiB would only turn long pages into errors.
-fn client(grpc: Services) -> Grpc<Services> {
-    Grpc::new(grpc).max_decoding_message_size(usize::MAX)
-}
-
-fn path(rpc: &MethodDescriptor) -> Result<PathAndQuery, Status> {
+fn path(rpc: &MethodDescriptor) -> Result<Uri, Status> {
     let path = format!("/{}/{}", rpc.parent_service().full_name(), rpc.name());
-    PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))
+    Uri::try_from(path).map_err(|error| Status::internal(error.to_string()))
 }
 
 /// Protobuf by descriptor.
-#[derive(Clone)]
-struct DynCodec(MessageDescriptor);
+struct DynDecoder(MessageDescriptor);
 
-impl Codec for DynCodec {
-    type Encode = DynamicMessage;
-    type Decode = DynamicMessage;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        self.clone()
-    }
-
-    fn decoder(&mut self) -> Self {
-        self.clone()
-    }
-}
-
-impl Encoder for DynCodec {
-    type Item = DynamicMessage;
-    type Error = Status;
-
-    fn encode(&mut self, message: DynamicMessage, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        message.encode(into).map_err(|error| Status::internal(error.to_string()))
-    }
-}
-
-impl Decoder for DynCodec {
+impl Decoder for DynDecoder {
     type Item = DynamicMessage;
     type Error = Status;
 

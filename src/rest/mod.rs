@@ -5,15 +5,17 @@
 //! descriptors, and every call goes through the same tower stack as one that came
 //! in over gRPC, so limits, validation, idempotency and errors exist once.
 //!
-//! A request passes through [`Rest::handle`]: `route` finds the binding, `body` reads
-//! what was sent within bounds, `request` makes the message out of path, query and body
-//! (`json` and `query` do the halves), `call` calls the gRPC services in this process,
-//! and `render`, `stream` or [`Problem`] writes the answer.
+//! A request passes through [`Rest::handle`]: `route` finds the binding and `call` calls
+//! the gRPC services in this process. Once they have let the caller in by its headers,
+//! they ask for the message: `body` reads what was sent within bounds, and `request`
+//! makes the message out of path, query (`query`, `json`) and body (`transcode`, `free`).
+//! `render`, `stream` or [`Problem`] writes the answer.
 
 mod body;
 mod call;
 #[cfg(test)]
 pub(crate) mod fake;
+mod free;
 mod json;
 mod problem;
 mod query;
@@ -25,6 +27,7 @@ mod stream;
 mod template;
 #[cfg(test)]
 mod tests;
+mod transcode;
 
 pub use body::BODY_BYTES_MAX;
 pub use problem::{FieldError, Problem};

@@ -1,7 +1,10 @@
 //! Errors as `application/problem+json` (RFC 9457), made from a gRPC status and
 //! its `google.rpc` details.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -10,7 +13,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::domain::Violations;
 
@@ -28,7 +31,8 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     /// Name of the gRPC code.
-    code: &'static str,
+    #[serde(rename = "code", serialize_with = "name")]
+    grpc: Code,
     /// Name of the `ErrorReason`; the code again where there is none.
     reason: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -65,7 +69,7 @@ impl Problem {
             status: http_status(code, reason),
             detail: if detail.is_empty() { title.clone() } else { detail },
             title,
-            code: name,
+            grpc: code,
             reason: reason.to_owned(),
             metadata: BTreeMap::new(),
             errors: Vec::new(),
@@ -96,6 +100,26 @@ impl Problem {
         problem
     }
 
+    /// The same as a status: what a call ends with whose message cannot be made.
+    /// [`Self::from_status`] undoes it.
+    pub(super) fn into_status(self) -> Status {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.reason, "hookwire", HashMap::from_iter(self.metadata));
+        if !self.errors.is_empty() {
+            let violations = self.errors.into_iter().map(|error| FieldViolation {
+                field: error.field,
+                description: error.description,
+                reason: error.reason,
+                ..FieldViolation::default()
+            });
+            details.set_bad_request(violations.collect::<Vec<_>>());
+        }
+        if let Some(seconds) = self.retry_after_secs {
+            details.set_retry_info(Some(Duration::from_secs(seconds)));
+        }
+        Status::with_error_details(self.grpc, self.detail, details)
+    }
+
     /// A request that never became a message.
     pub fn invalid(violations: Violations) -> Self {
         let told = violations.0.iter().take(DETAIL_VIOLATIONS_MAX).map(|violation| {
@@ -103,8 +127,8 @@ impl Problem {
             format!("{}{separator}{}", violation.field, violation.description)
         });
         let mut detail = told.collect::<Vec<_>>().join("; ");
-        if violations.0.len() > DETAIL_VIOLATIONS_MAX {
-            detail.push_str(&format!("; and {} more", violations.0.len() - DETAIL_VIOLATIONS_MAX));
+        if violations.count() > DETAIL_VIOLATIONS_MAX {
+            detail.push_str(&format!("; and {} more", violations.count() - DETAIL_VIOLATIONS_MAX));
         }
         let mut problem = Self::new(Code::InvalidArgument, "INVALID_FIELD", detail);
         problem.errors.extend(violations.0.into_iter().map(|violation| FieldError {
@@ -122,6 +146,27 @@ impl Problem {
         problem.metadata.insert("limit_bytes".to_owned(), limit_bytes.to_string());
         problem.metadata.extend(actual_bytes.map(|actual| ("actual_bytes".to_owned(), actual.to_string())));
         problem
+    }
+
+    /// A body that ended before its end, or whose chunks are malformed.
+    pub fn cut_short() -> Self {
+        let detail = "the request body is cut short or its chunks are malformed";
+        Self::new(Code::InvalidArgument, "BODY_CUT_SHORT", detail)
+    }
+
+    /// A body whose message is over the limit.
+    pub fn message_too_large(limit_bytes: u64) -> Self {
+        let detail = format!("the request message is over {limit_bytes} bytes");
+        let mut problem = Self::new(Code::InvalidArgument, "PAYLOAD_TOO_LARGE", detail);
+        problem.metadata.insert("limit_bytes".to_owned(), limit_bytes.to_string());
+        problem
+    }
+
+    /// A message that would take too much memory once it is decoded.
+    pub fn too_heavy() -> Self {
+        let detail = "the request consists of too many small values; send fewer at once, or give payloads as \
+                      JSON text in `json`";
+        Self::new(Code::InvalidArgument, "PAYLOAD_TOO_LARGE", detail)
     }
 
     /// A body that was not there in time.
@@ -190,6 +235,11 @@ impl IntoResponse for Problem {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn name<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code_name(*code))
+}
+
 fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }
@@ -253,10 +303,7 @@ fn code_name(code: Code) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::{Value as Json, json};
-    use tonic_types::{ErrorDetails, FieldViolation};
 
     use super::*;
     use crate::domain::Rule;

@@ -1,26 +1,38 @@
 //! Path, query and body into one message.
 
-use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
-use serde_json::{Map, Value as Json};
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
+use serde_json::Map;
 
 use super::{
     json,
     query::Target,
     route::{Body, Route},
+    transcode::{Refusal, Wire, transcode},
 };
 use crate::domain::{Rule, Violations};
 
-/// Makes the request message, or says everything that is wrong with it.
+/// Makes the request message in wire form, of at most `limit` bytes from the body, or
+/// says everything that is wrong with it.
 pub(super) fn assemble(
     route: &Route,
-    variables: &[(&str, String)],
+    variables: &[(String, String)],
     query: &str,
+    limit: usize,
     body: &[u8],
-) -> Result<DynamicMessage, Violations> {
+) -> Result<Wire, Refusal> {
     let message = route.rpc.input();
+    let fixed: Vec<_> = variables.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let mut violations = Violations::default();
-    let mut object = read_body(&route.body, body)?;
-    json::canonicalize(&message, &mut object, "", &mut violations);
+    let mut wire = match transcode(&message, &route.body, &fixed, limit, body) {
+        Ok(wire) => wire,
+        Err(Refusal::Invalid(found)) => {
+            violations.extend(found);
+            Wire::default()
+        }
+        Err(Refusal::TooLarge) => return Err(Refusal::TooLarge),
+    };
+    let mut object = Map::new();
     for (name, text) in url::form_urlencoded::parse(query.as_bytes()) {
         match parameter(&message, &route.body, &name) {
             Ok(target) => target.set(&mut object, &text, &mut violations),
@@ -33,7 +45,12 @@ pub(super) fn assemble(
             target.set(&mut object, text, &mut violations);
         }
     }
-    json::to_message(&message, violations.into_result(object)?)
+    let object = violations.into_result(object).map_err(Refusal::Invalid)?;
+    let rest = json::to_message(&message, object).map_err(Refusal::Invalid)?;
+    wire.fields.extend(rest.fields().map(|(field, _)| field.number()));
+    // Two halves of a message in wire form are merged by whoever reads them.
+    append(&mut wire, &rest);
+    Ok(wire)
 }
 
 /// Lets a resumed event stream go on after the last event the client has.
@@ -41,41 +58,19 @@ pub(super) fn assemble(
 /// A browser repeats the address it began with and adds the id of the last event,
 /// so the id counts more than a start time in the address, but not more than a
 /// token that was asked for by name.
-pub(super) fn resume_after(message: &mut DynamicMessage, last_event_id: &str) {
-    let Some(token) = message.descriptor().get_field_by_name("resume_token") else { return };
-    if !last_event_id.is_empty() && matches!(token.kind(), Kind::String) && !message.has_field(&token) {
-        message.set_field(&token, Value::String(last_event_id.to_owned()));
+pub(super) fn resume_after(message: &MessageDescriptor, wire: &mut Wire, last_event_id: &str) {
+    let Some(token) = message.get_field_by_name("resume_token") else { return };
+    let is_given = wire.fields.contains(&token.number());
+    if !last_event_id.is_empty() && matches!(token.kind(), Kind::String) && !is_given {
+        let mut start = DynamicMessage::new(message.clone());
+        start.set_field(&token, Value::String(last_event_id.to_owned()));
+        append(wire, &start);
     }
 }
 
-/// The body as a tree whose root is the request message. An absent body is an
-/// empty one.
-fn read_body(rule: &Body, body: &[u8]) -> Result<Map<String, Json>, Violations> {
-    if body.trim_ascii().is_empty() {
-        return Ok(Map::new());
-    }
-    let field = match rule {
-        Body::None | Body::Whole => "",
-        Body::Field(field) => field.name(),
-    };
-    let refuse = |rule, description: String| {
-        let mut violations = Violations::default();
-        violations.add(field, rule, description);
-        violations
-    };
-    let json: Json = serde_json::from_slice(body)
-        .map_err(|error| refuse(Rule::BadFormat, format!("the body is not valid JSON: {error}")))?;
-    match (rule, json) {
-        (Body::Whole, Json::Object(object)) => Ok(object),
-        (Body::Whole, _) => Err(refuse(Rule::BadFormat, "the body must be a JSON object".to_owned())),
-        (Body::Field(field), json) => Ok(Map::from_iter([(field.name().to_owned(), json)])),
-        // Clients that always send a body send this one.
-        (Body::None, Json::Object(object)) if object.is_empty() => Ok(object),
-        (Body::None, _) => {
-            let description = "this method takes no body; give the fields in the query";
-            Err(refuse(Rule::Forbidden, description.to_owned()))
-        }
-    }
+fn append(wire: &mut Wire, message: &DynamicMessage) {
+    // A vector takes all.
+    message.encode(&mut wire.bytes).unwrap_or_default();
 }
 
 /// The field that a query parameter names, unless it does not belong there.

@@ -1,5 +1,7 @@
 //! The table of routes, made from the descriptors at start.
 
+use std::sync::Arc;
+
 use http::Method;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
@@ -7,6 +9,7 @@ use prost_reflect::{
 };
 
 use super::template::{Path, Template};
+use crate::grpc::{PUBLISHING, SCOPE};
 
 /// Why the routes cannot be made. All of these are faults of the protos or of the
 /// build, found at start.
@@ -39,6 +42,8 @@ pub(super) struct Route {
     /// The one field that makes up the response body. None: all of the response.
     pub(super) response_body: Option<FieldDescriptor>,
     pub(super) rpc: MethodDescriptor,
+    /// Whether it publishes events, which may be large.
+    pub(super) publishes: bool,
 }
 
 /// What the body of a request is.
@@ -54,12 +59,12 @@ pub(super) enum Body {
 
 /// All routes.
 #[derive(Debug)]
-pub(super) struct Table(Vec<Route>);
+pub(super) struct Table(Vec<Arc<Route>>);
 
 /// What a request's method and path lead to.
 pub(super) enum Found<'t> {
     /// This route, with the values of its variables.
-    Route(&'t Route, Vec<(&'t str, String)>),
+    Route(&'t Arc<Route>, Vec<(&'t str, String)>),
     /// A known path with another method; these are the right ones.
     OtherMethods(String),
     /// Nothing.
@@ -71,11 +76,14 @@ impl Table {
     pub(super) fn new(descriptors: &[u8]) -> Result<Self, Error> {
         let pool = DescriptorPool::decode(descriptors)?;
         let http = pool.get_extension_by_name("google.api.http").ok_or(Error::NoAnnotations)?;
+        let scope = pool.get_extension_by_name(SCOPE);
         let mut routes = Vec::new();
         for service in pool.services() {
             for rpc in service.methods() {
                 if let Some(rule) = rule(&rpc, &http) {
-                    bind(&mut routes, &rpc, &rule)?;
+                    let scope = scope.as_ref().map(|it| rpc.options().get_extension(it).into_owned());
+                    let publishes = scope.is_some_and(|scope| scope.as_str() == Some(PUBLISHING));
+                    bind(&mut routes, &rpc, &rule, publishes)?;
                 }
             }
         }
@@ -105,7 +113,12 @@ fn rule(rpc: &MethodDescriptor, http: &ExtensionDescriptor) -> Option<DynamicMes
 }
 
 /// Adds the routes of one rule and of its additional bindings.
-fn bind(routes: &mut Vec<Route>, rpc: &MethodDescriptor, rule: &DynamicMessage) -> Result<(), Error> {
+fn bind(
+    routes: &mut Vec<Arc<Route>>,
+    rpc: &MethodDescriptor,
+    rule: &DynamicMessage,
+    publishes: bool,
+) -> Result<(), Error> {
     let methods = [
         ("get", Method::GET),
         ("put", Method::PUT),
@@ -116,17 +129,17 @@ fn bind(routes: &mut Vec<Route>, rpc: &MethodDescriptor, rule: &DynamicMessage) 
     for (name, http) in methods {
         let template = text(rule, name);
         if !template.is_empty() {
-            let route = Route::new(rpc, http, &template, rule).map_err(|fault| Error::Rule {
+            let route = Route::new(rpc, http, &template, rule, publishes).map_err(|fault| Error::Rule {
                 method: rpc.full_name().to_owned(),
                 template,
                 fault,
             })?;
-            routes.push(route);
+            routes.push(Arc::new(route));
         }
     }
     if let Some(more) = rule.get_field_by_name("additional_bindings") {
         for rule in more.as_list().unwrap_or_default().iter().filter_map(Value::as_message) {
-            bind(routes, rpc, rule)?;
+            bind(routes, rpc, rule, publishes)?;
         }
     }
     Ok(())
@@ -138,6 +151,7 @@ impl Route {
         http: Method,
         template: &str,
         rule: &DynamicMessage,
+        publishes: bool,
     ) -> Result<Self, String> {
         if rpc.is_client_streaming() {
             return Err("streams requests".to_owned());
@@ -159,7 +173,7 @@ impl Route {
         {
             return Err("has a response body that is not a message".to_owned());
         }
-        Ok(Self { http, template, body, response_body, rpc: rpc.clone() })
+        Ok(Self { http, template, body, response_body, rpc: rpc.clone(), publishes })
     }
 }
 

@@ -8,20 +8,22 @@ use axum::{
     extract::Request,
     response::{IntoResponse as _, Response},
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use prost_reflect::{DynamicMessage, MethodDescriptor};
+use prost_reflect::MethodDescriptor;
 use tonic::Status;
 
 use super::{
-    body::{Bodies, Whole},
+    body::{BODY_BYTES_MAX, Bodies, Whole},
     call,
     problem::Problem,
     render,
     request::{assemble, resume_after},
     route::{Error, Found, Route, Table},
     stream::{self, Framing},
+    transcode::Refusal,
 };
-use crate::grpc::Services;
+use crate::grpc::{EVENTS_BYTES_MAX, OTHER_BYTES_MAX, Services, weight::is_too_heavy};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -70,32 +72,36 @@ impl Rest {
             Found::OtherMethods(allow) => return Err(Problem::method_not_allowed(&allow)),
             Found::Nothing => return Err(Problem::no_route(path)),
         };
-        let Whole { bytes, room: _room } = self.0.bodies.read(&parts.headers, body).await?;
-        let query = parts.uri.query().unwrap_or_default();
-        let message = assemble(route, &variables, query, &bytes).map_err(Problem::invalid)?;
-        drop(bytes);
-        self.call(route, parts, message).await
+        let variables = variables.into_iter().map(|(path, text)| (path.to_owned(), text)).collect();
+        self.call(Arc::clone(route), variables, parts, body).await
     }
 
     async fn call(
         &self,
-        route: &Route,
-        parts: Parts,
-        mut message: DynamicMessage,
+        route: Arc<Route>,
+        variables: Vec<(String, String)>,
+        mut parts: Parts,
+        body: Body,
     ) -> Result<Response, Problem> {
         let streams = route.rpc.is_server_streaming();
-        let last_event_id = parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
-        if let Some(id) = last_event_id.filter(|_| streams) {
-            resume_after(&mut message, id);
-        }
         let metadata = call::metadata(&parts.headers);
-        let request = tonic::Request::from_parts(metadata, parts.extensions, message);
+        let extensions = std::mem::take(&mut parts.extensions);
+        let framing = Framing::asked_for(&parts.headers);
+        let id = request_id(&parts.headers);
+        // Read only when the services ask for it, which is after they know who calls.
+        let message = {
+            let (rest, route) = (self.clone(), Arc::clone(&route));
+            async move {
+                let message = rest.message(&route, &variables, &parts, body).await;
+                message.map_err(Problem::into_status)
+            }
+        };
+        let request = tonic::Request::from_parts(metadata, extensions, message);
         let (mut response, answer_id) = if streams {
             let answer = call::server_streaming(self.0.grpc.clone(), &route.rpc, request).await;
             let answer = answer.map_err(|status| refused(&status))?;
             let answer_id = request_id(answer.metadata().as_ref());
-            let shown = answer_id.clone().or_else(|| request_id(&parts.headers));
-            let framing = Framing::asked_for(&parts.headers);
+            let shown = answer_id.clone().or(id);
             let body = route.response_body.clone();
             let response = stream::respond(answer.into_inner(), framing, body, shown).await;
             (response.map_err(|status| refused(&status))?, answer_id)
@@ -113,6 +119,36 @@ impl Rest {
             response.headers_mut().insert(X_REQUEST_ID, id);
         }
         Ok(response)
+    }
+
+    /// Reads the body of a request and makes its message, in wire form.
+    async fn message(
+        &self,
+        route: &Route,
+        variables: &[(String, String)],
+        head: &Parts,
+        body: Body,
+    ) -> Result<Bytes, Problem> {
+        let (body_max, wire_max) = match route.publishes {
+            true => (BODY_BYTES_MAX, EVENTS_BYTES_MAX),
+            false => (OTHER_BYTES_MAX, OTHER_BYTES_MAX),
+        };
+        let Whole { bytes, room: _room } = self.0.bodies.read(&head.headers, body, body_max).await?;
+        let query = head.uri.query().unwrap_or_default();
+        let message = route.rpc.input();
+        let mut wire = match assemble(route, variables, query, wire_max, &bytes) {
+            Ok(wire) => wire,
+            Err(Refusal::Invalid(violations)) => return Err(Problem::invalid(violations)),
+            Err(Refusal::TooLarge) => return Err(Problem::message_too_large(wire_max as u64)),
+        };
+        if is_too_heavy(&message, wire.bytes.as_slice()) {
+            return Err(Problem::too_heavy());
+        }
+        if route.rpc.is_server_streaming() {
+            let last_event_id = head.headers.get("last-event-id").and_then(|id| id.to_str().ok());
+            resume_after(&message, &mut wire, last_event_id.unwrap_or_default());
+        }
+        Ok(wire.bytes.into())
     }
 }
 
