@@ -10,6 +10,7 @@ use super::{App, Error, Forbidden};
 use crate::{
     clock::Clock,
     domain::{ApiKey, ApiKeyId, Scope, Tenant, TenantKey, Timestamp, TokenHash, Uid},
+    machine::body_budget::Owner,
     store::Credential,
 };
 
@@ -66,6 +67,11 @@ impl Principal {
     /// The key; nothing where no keys are asked for.
     pub fn key(&self) -> Option<ApiKeyId> {
         self.credential.as_ref().map(|it| it.key.id)
+    }
+
+    /// Whose the large bodies of its requests are; None where no keys are asked for.
+    pub fn body_owner(&self) -> Option<Owner> {
+        self.key().map(|key| Owner { tenant: self.tenant(), key })
     }
 
     /// Whether it may act for any tenant.

@@ -14,6 +14,9 @@ use rustc_hash::FxHashMap;
 use tonic::{Code, Status, body::Body};
 
 use super::{
+    EVENTS_BYTES_MAX, OTHER_BYTES_MAX, PUBLISH_STREAM,
+    intake::Bounds,
+    large_body::Room,
     pb,
     record::{Record, Subject},
     status::{Caller, REQUEST_ID},
@@ -37,6 +40,8 @@ pub const PUBLISHING: &str = "events:write";
 pub(super) struct Access {
     app: Arc<App>,
     methods: FxHashMap<String, Method>,
+    /// Where large messages are read.
+    pub room: Room,
 }
 
 /// A method of ours.
@@ -68,7 +73,7 @@ impl Admission {
 impl Access {
     /// Reads what methods need from their descriptors.
     pub fn new(app: Arc<App>) -> Result<Self, DescriptorError> {
-        Ok(Self { app, methods: methods()? })
+        Ok(Self { app, methods: methods()?, room: Room::default() })
     }
 
     /// Lets a call in, with its principal among the extensions of the request, or
@@ -102,6 +107,18 @@ impl Access {
         // Publishing goes by what the store's writer knows.
         let looks = self.app.is_shared() && method.scope.as_deref() != Some(PUBLISHING);
         Admission { verdict, record, principal: Some(principal), looks }
+    }
+
+    /// What the messages of a method may be.
+    pub fn bounds(&self, path: &str) -> Bounds {
+        let method = self.methods.get(path);
+        let publishes = method.is_some_and(|method| method.scope.as_deref() == Some(PUBLISHING));
+        let bytes_max = match path {
+            PUBLISH_STREAM => super::streamed_bytes_max(&self.app),
+            _ if publishes => EVENTS_BYTES_MAX,
+            _ => OTHER_BYTES_MAX,
+        };
+        Bounds { bytes_max, message: method.map(|method| method.descriptor.input()) }
     }
 
     /// Takes in what other processes have committed, so that a call sees what was

@@ -12,13 +12,18 @@ use tonic::{Code, Status, body::Body};
 use super::{
     TIMEOUT_MAX,
     access::{Access, Admission},
+    intake::Intake,
+    large_body::OwnerCell,
     panics::{self, Caught},
     record::Record,
     services::Answer,
     status::{self, Caller},
     until::Until,
 };
-use crate::app::Error;
+use crate::{
+    app::{Error, Principal},
+    machine::body_budget::Owner,
+};
 
 /// Methods whose answer is a stream: they have no ceiling of time.
 const STREAMS: [&str; 3] = ["/WatchDeliveries", "/PublishEventStream", "/ServerReflectionInfo"];
@@ -43,6 +48,10 @@ pub(super) fn guard(
     let limit = if streams { asked } else { Some(asked.unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX)) };
     let Some(access) = access else { return bounded(call(request), limit, streams, id) };
     let Admission { verdict, record, principal, looks } = access.admit(&mut request);
+    if verdict.is_ok() {
+        let owner = principal.as_ref().and_then(Principal::body_owner);
+        request = bounded_messages(request, access, owner, &Caller::named(id.as_ref()));
+    }
     let answer = match verdict {
         Ok(()) if looks => {
             bounded(up_to_date(access, id.as_ref(), call(request)), limit, streams, id.clone())
@@ -62,6 +71,24 @@ pub(super) fn guard(
         }
         None => answer,
     }
+}
+
+/// Bounds the messages of a call; those that REST makes are bounded where it reads bodies,
+/// which needs to know whose they are.
+fn bounded_messages(
+    request: Request<Body>,
+    access: &Access,
+    owner: Option<Owner>,
+    caller: &Caller,
+) -> Request<Body> {
+    if let Some(cell) = request.extensions().get::<OwnerCell>() {
+        cell.set(owner);
+        return request;
+    }
+    let bounds = access.bounds(request.uri().path());
+    let (head, body) = request.into_parts();
+    let body = Intake::new(body, &head.headers, bounds, access.room.clone(), owner, caller.clone());
+    Request::from_parts(head, Body::new(body))
 }
 
 /// Makes a call once what is in memory is as it stands everywhere.

@@ -15,7 +15,7 @@ use http::{Request, Response};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
-use super::{access::Access, gateway};
+use super::{access::Access, gateway, large_body::Room};
 
 /// What a call comes to; the future of all services that tonic generates.
 pub(super) type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -34,6 +34,11 @@ impl Services {
     /// Lets only those call who may.
     pub(super) fn guarded_by(self, access: Access) -> Self {
         Self { access: Some(Arc::new(access)), ..self }
+    }
+
+    /// Where large requests are read.
+    pub fn room(&self) -> Room {
+        self.access.as_ref().map_or_else(Room::default, |access| access.room.clone())
     }
 
     /// Adds a generated service under its name.

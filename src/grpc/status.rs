@@ -182,16 +182,37 @@ pub(super) fn undecodable(status: &Status, caller: &Caller) -> Option<Status> {
     } else {
         (status.message().strip_prefix(INFLATED)?, None)
     };
-    let limit = limit.split(' ').next()?;
-    let mut metadata = HashMap::from([("limit_bytes".to_owned(), limit.to_owned())]);
-    metadata.extend(actual.map(|actual| ("actual_bytes".to_owned(), actual.to_owned())));
+    let limit = limit.split(' ').next()?.parse().ok()?;
+    Some(too_large(limit, actual.and_then(|actual| actual.parse().ok()), caller))
+}
+
+/// A message is over the limit.
+pub(super) fn too_large(limit: usize, actual: Option<usize>, caller: &Caller) -> Status {
+    let mut metadata = HashMap::from([("limit_bytes".to_owned(), limit.to_string())]);
+    metadata.extend(actual.map(|actual| ("actual_bytes".to_owned(), actual.to_string())));
+    let message = format!("the request message is over {limit} bytes");
+    refused(reason_name(ErrorReason::PayloadTooLarge), message, metadata, caller)
+}
+
+/// A message would take too much memory once it is decoded.
+pub(super) fn too_heavy(caller: &Caller) -> Status {
+    let message = "the request consists of too many small values; send fewer at once, or give payloads as \
+                   JSON text in `json`";
+    refused(reason_name(ErrorReason::PayloadTooLarge), message.to_owned(), HashMap::new(), caller)
+}
+
+/// A message cannot be read.
+pub(super) fn malformed(message: &str, caller: &Caller) -> Status {
+    refused(reason_name(ErrorReason::InvalidField), message.to_owned(), HashMap::new(), caller)
+}
+
+fn refused(reason: &str, message: String, metadata: HashMap<String, String>, caller: &Caller) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason_name(ErrorReason::PayloadTooLarge), DOMAIN, metadata);
+    details.set_error_info(reason, DOMAIN, metadata);
     if let Some(id) = &caller.request_id {
         details.set_request_info(id, "");
     }
-    let message = format!("the request message is over {limit} bytes");
-    Some(Status::with_error_details(Code::InvalidArgument, message, details))
+    Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
 /// How a stream ends whose next message cannot be taken.

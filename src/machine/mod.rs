@@ -16,8 +16,10 @@
 //! - [`slots`]: how many attempts of which endpoints may be in flight, by what
 //!   [`latency`] has learned of them; [`share`] says whose turn it is.
 //! - [`judge`]: what an outcome means; asks [`backoff`] and [`retry_after`].
+//! - [`body_budget`]: how large request bodies share memory.
 
 pub mod backoff;
+pub mod body_budget;
 pub mod breaker;
 pub mod bucket;
 pub mod judge;

@@ -7,8 +7,8 @@
 //!
 //! A request passes through [`Rest::handle`]: `route` finds the binding and `call` calls
 //! the gRPC services in this process. Once they have let the caller in by its headers,
-//! they ask for the message: `body` reads what was sent within bounds, and `request`
-//! makes the message out of path, query (`query`, `json`) and body (`transcode`, `free`).
+//! they ask for the `message`: `body` reads what was sent within bounds, and `request`
+//! makes it out of path, query (`query`, `json`) and body (`transcode`, `free`).
 //! `render`, `stream` or [`Problem`] writes the answer.
 
 mod body;
@@ -16,7 +16,9 @@ mod call;
 #[cfg(test)]
 pub(crate) mod fake;
 mod free;
+mod hint;
 mod json;
+mod message;
 mod problem;
 mod query;
 mod render;

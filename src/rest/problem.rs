@@ -20,6 +20,9 @@ use crate::domain::Violations;
 /// Violations told in the one line that is `detail`; `errors` has all.
 const DETAIL_VIOLATIONS_MAX: usize = 3;
 
+/// Bytes of a path that an error repeats.
+const PATH_BYTES_SHOWN: usize = 256;
+
 /// An error response.
 #[derive(Debug, Serialize)]
 pub struct Problem {
@@ -140,7 +143,7 @@ impl Problem {
     }
 
     /// A body over the limit.
-    pub fn too_large(limit_bytes: u64, actual_bytes: Option<u64>) -> Self {
+    pub fn too_large(limit_bytes: usize, actual_bytes: Option<usize>) -> Self {
         let detail = format!("the request body is over {limit_bytes} bytes");
         let mut problem = Self::new(Code::InvalidArgument, "PAYLOAD_TOO_LARGE", detail);
         problem.metadata.insert("limit_bytes".to_owned(), limit_bytes.to_string());
@@ -155,7 +158,7 @@ impl Problem {
     }
 
     /// A body whose message is over the limit.
-    pub fn message_too_large(limit_bytes: u64) -> Self {
+    pub fn message_too_large(limit_bytes: usize) -> Self {
         let detail = format!("the request message is over {limit_bytes} bytes");
         let mut problem = Self::new(Code::InvalidArgument, "PAYLOAD_TOO_LARGE", detail);
         problem.metadata.insert("limit_bytes".to_owned(), limit_bytes.to_string());
@@ -175,23 +178,22 @@ impl Problem {
         Self::new(Code::DeadlineExceeded, "REQUEST_TIMEOUT", detail)
     }
 
-    /// A large body while others take all the room there is.
-    pub fn no_room() -> Self {
-        let detail = "the server is reading as many large bodies as it may; try again, or send smaller ones";
-        let problem = Self::new(Code::ResourceExhausted, "QUEUE_FULL", detail);
-        Self { retry_after_secs: Some(1), ..problem }
-    }
-
     /// A path that nothing is at.
-    pub fn no_route(path: &str) -> Self {
-        Self::new(Code::NotFound, "ROUTE_NOT_FOUND", format!("there is nothing at {path}"))
+    pub fn no_route(path: &str, hint: Option<&str>) -> Self {
+        let shown = &path[..path.floor_char_boundary(PATH_BYTES_SHOWN)];
+        let hint = hint.map(|hint| format!("; did you mean `{hint}`?")).unwrap_or_default();
+        Self::new(Code::NotFound, "ROUTE_NOT_FOUND", format!("there is nothing at {shown}{hint}"))
     }
 
-    /// A path where there is something, but not by this method.
+    /// A path where there is something, but not by this method; `allow` is empty if somebody
+    /// else adds that header.
     pub fn method_not_allowed(allow: &str) -> Self {
-        let mut problem =
-            Self::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", format!("this path takes {allow}"));
-        problem.allow = HeaderValue::from_str(allow).ok();
+        let detail = match allow {
+            "" => "this path takes other methods, see the header `allow`".to_owned(),
+            _ => format!("this path takes {allow}"),
+        };
+        let mut problem = Self::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", detail);
+        problem.allow = HeaderValue::from_str(allow).ok().filter(|allow| !allow.is_empty());
         problem
     }
 

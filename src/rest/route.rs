@@ -90,6 +90,11 @@ impl Table {
         Ok(Self(routes))
     }
 
+    /// All routes.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
     /// Looks up a request. `HEAD` is served as `GET`; hyper leaves the body out.
     pub(super) fn find(&self, method: &Method, path: &str) -> Found<'_> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
@@ -101,9 +106,14 @@ impl Table {
                     return Found::Route(route, variables);
                 }
                 allowed.push(route.http.as_str());
+                allowed.extend((route.http == Method::GET).then_some("HEAD"));
             }
         }
-        if allowed.is_empty() { Found::Nothing } else { Found::OtherMethods(allowed.join(", ")) }
+        if allowed.is_empty() {
+            return Found::Nothing;
+        }
+        allowed.push("OPTIONS");
+        Found::OtherMethods(allowed.join(", "))
     }
 }
 
@@ -225,8 +235,8 @@ mod tests {
             (Method::POST, "/v1/endpoints:search", "ListEndpoints []"),
             (Method::GET, "/v1/deliveries:watch", "WatchDeliveries []"),
             (Method::POST, "/v1/events", "PublishEvent []"),
-            (Method::GET, "/v1/endpoints/a:pause", "allow POST"),
-            (Method::PUT, "/v1/operations", "allow GET"),
+            (Method::GET, "/v1/endpoints/a:pause", "allow POST, OPTIONS"),
+            (Method::PUT, "/v1/operations", "allow GET, HEAD, OPTIONS"),
             (Method::GET, "/v2/endpoints", "nothing"),
             (Method::OPTIONS, "*", "nothing"),
         ];

@@ -8,23 +8,26 @@ use axum::{
     extract::Request,
     response::{IntoResponse as _, Response},
 };
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use prost_reflect::MethodDescriptor;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use prost_reflect::{DynamicMessage, MethodDescriptor};
 use tonic::Status;
 
 use super::{
-    body::{BODY_BYTES_MAX, Bodies, Whole},
-    call,
+    call, hint,
+    message::{Messages, Source},
     problem::Problem,
     render,
-    request::{assemble, resume_after},
     route::{Error, Found, Route, Table},
     stream::{self, Framing},
-    transcode::Refusal,
 };
-use crate::grpc::{EVENTS_BYTES_MAX, OTHER_BYTES_MAX, Services, weight::is_too_heavy};
+use crate::grpc::{Services, large_body::OwnerCell};
 
+/// What a segment of a path does not escape.
+const NON_ALPHANUMERIC_OR_MARK: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The methods of all routes together.
+const ALL_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Serves every method that has a `google.api.http` rule. Cheap to clone.
@@ -35,7 +38,7 @@ pub struct Rest(Arc<Inner>);
 struct Inner {
     table: Table,
     grpc: Services,
-    bodies: Bodies,
+    messages: Messages,
 }
 
 /// A router that serves REST on every path: made to be another router's fallback.
@@ -51,7 +54,8 @@ impl Rest {
     /// Reads the routes from `descriptors`, a `FileDescriptorSet` with its options
     /// in raw form; calls go to `grpc`.
     pub fn new(grpc: Services, descriptors: &[u8]) -> Result<Self, Error> {
-        Ok(Self(Arc::new(Inner { table: Table::new(descriptors)?, grpc, bodies: Bodies::default() })))
+        let messages = Messages::new(grpc.room());
+        Ok(Self(Arc::new(Inner { table: Table::new(descriptors)?, grpc, messages })))
     }
 
     /// Answers one request. Dropping the future or the response's body cancels the
@@ -66,39 +70,48 @@ impl Rest {
 
     async fn route(&self, request: Request) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
-        let path = parts.uri.path();
-        let (route, variables) = match self.0.table.find(&parts.method, path) {
-            Found::Route(route, variables) => (route, variables),
+        let (method, path) = (&parts.method, parts.uri.path());
+        let (route, variables) = match self.0.table.find(method, path) {
+            Found::Route(route, variables) => (Arc::clone(route), variables),
+            Found::OtherMethods(allow) if method == Method::OPTIONS => return Ok(options(&allow)),
             Found::OtherMethods(allow) => return Err(Problem::method_not_allowed(&allow)),
-            Found::Nothing => return Err(Problem::no_route(path)),
+            Found::Nothing if method == Method::OPTIONS && path == "*" => return Ok(options(ALL_METHODS)),
+            Found::Nothing => {
+                let hint = hint::nearest(&self.0.table, method, path);
+                return Err(Problem::no_route(path, hint.as_deref()));
+            }
         };
         let variables = variables.into_iter().map(|(path, text)| (path.to_owned(), text)).collect();
-        self.call(Arc::clone(route), variables, parts, body).await
+        let made_at = (*method == Method::POST).then(|| path.to_owned());
+        let mut response = self.call(Arc::clone(&route), variables, parts, body, made_at).await?;
+        let headers = response.headers_mut();
+        // Answers hold secrets and what only their caller may see.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
     }
 
     async fn call(
         &self,
         route: Arc<Route>,
         variables: Vec<(String, String)>,
-        mut parts: Parts,
+        mut head: Parts,
         body: Body,
+        made_at: Option<String>,
     ) -> Result<Response, Problem> {
-        let streams = route.rpc.is_server_streaming();
-        let metadata = call::metadata(&parts.headers);
-        let extensions = std::mem::take(&mut parts.extensions);
-        let framing = Framing::asked_for(&parts.headers);
-        let id = request_id(&parts.headers);
+        let rpc = &route.rpc;
+        let metadata = call::metadata(&head.headers);
+        let framing = Framing::asked_for(&head.headers);
+        let id = request_id(&head.headers);
+        let owner = OwnerCell::default();
+        let mut extensions = std::mem::take(&mut head.extensions);
+        extensions.insert(owner.clone());
         // Read only when the services ask for it, which is after they know who calls.
-        let message = {
-            let (rest, route) = (self.clone(), Arc::clone(&route));
-            async move {
-                let message = rest.message(&route, &variables, &parts, body).await;
-                message.map_err(Problem::into_status)
-            }
-        };
+        let source = Source { route: Arc::clone(&route), variables, head, owner };
+        let rest = Arc::clone(&self.0);
+        let message = async move { rest.messages.make(source, body).await };
         let request = tonic::Request::from_parts(metadata, extensions, message);
-        let (mut response, answer_id) = if streams {
-            let answer = call::server_streaming(self.0.grpc.clone(), &route.rpc, request).await;
+        let (mut response, answer_id) = if rpc.is_server_streaming() {
+            let answer = call::server_streaming(self.0.grpc.clone(), rpc, request).await;
             let answer = answer.map_err(|status| refused(&status))?;
             let answer_id = request_id(answer.metadata().as_ref());
             let shown = answer_id.clone().or(id);
@@ -106,13 +119,18 @@ impl Rest {
             let response = stream::respond(answer.into_inner(), framing, body, shown).await;
             (response.map_err(|status| refused(&status))?, answer_id)
         } else {
-            let answer = call::unary(self.0.grpc.clone(), &route.rpc, request).await;
+            let answer = call::unary(self.0.grpc.clone(), rpc, request).await;
             let answer = answer.map_err(|status| refused(&status))?;
             let json = render::json(answer.get_ref(), route.response_body.as_ref());
             let mut response = Response::new(Body::from(json.map_err(|status| refused(&status))?));
-            *response.status_mut() = success(&route.rpc);
-            let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(header::CONTENT_TYPE, json);
+            *response.status_mut() = success(rpc);
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            if rpc.name().starts_with("Create")
+                && let Some(location) = made_at.and_then(|path| self.location(&path, answer.get_ref()))
+            {
+                headers.insert(header::LOCATION, location);
+            }
             (response, request_id(answer.metadata().as_ref()))
         };
         if let Some(id) = answer_id {
@@ -121,35 +139,25 @@ impl Rest {
         Ok(response)
     }
 
-    /// Reads the body of a request and makes its message, in wire form.
-    async fn message(
-        &self,
-        route: &Route,
-        variables: &[(String, String)],
-        head: &Parts,
-        body: Body,
-    ) -> Result<Bytes, Problem> {
-        let (body_max, wire_max) = match route.publishes {
-            true => (BODY_BYTES_MAX, EVENTS_BYTES_MAX),
-            false => (OTHER_BYTES_MAX, OTHER_BYTES_MAX),
-        };
-        let Whole { bytes, room: _room } = self.0.bodies.read(&head.headers, body, body_max).await?;
-        let query = head.uri.query().unwrap_or_default();
-        let message = route.rpc.input();
-        let mut wire = match assemble(route, variables, query, wire_max, &bytes) {
-            Ok(wire) => wire,
-            Err(Refusal::Invalid(violations)) => return Err(Problem::invalid(violations)),
-            Err(Refusal::TooLarge) => return Err(Problem::message_too_large(wire_max as u64)),
-        };
-        if is_too_heavy(&message, wire.bytes.as_slice()) {
-            return Err(Problem::too_heavy());
-        }
-        if route.rpc.is_server_streaming() {
-            let last_event_id = head.headers.get("last-event-id").and_then(|id| id.to_str().ok());
-            resume_after(&message, &mut wire, last_event_id.unwrap_or_default());
-        }
-        Ok(wire.bytes.into())
+    /// Where what was made can be read, if there is such a route.
+    fn location(&self, path: &str, answer: &DynamicMessage) -> Option<HeaderValue> {
+        let made = answer.fields().find_map(|(_, value)| value.as_message()?.get_field_by_name("id"));
+        let id = percent_encode(made?.as_str()?.as_bytes(), NON_ALPHANUMERIC_OR_MARK).to_string();
+        let location = format!("{path}/{id}");
+        matches!(self.0.table.find(&Method::GET, &location), Found::Route(..))
+            .then(|| HeaderValue::from_str(&location).ok())
+            .flatten()
     }
+}
+
+/// An answer that tells which methods there are.
+fn options(allow: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Ok(allow) = HeaderValue::from_str(allow) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
 }
 
 /// The status of success: what was made, what was only taken on, and the rest.

@@ -24,10 +24,8 @@ impl Framing {
     /// As asked for with `accept`.
     pub(super) fn asked_for(headers: &HeaderMap) -> Self {
         let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let mut types =
-            accepted.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
-        let events = types.any(|media| media.trim().eq_ignore_ascii_case("text/event-stream"));
-        if events { Self::Events } else { Self::Lines }
+        let mut ranges = accepted.flat_map(|value| value.split(','));
+        if ranges.any(accepts_events) { Self::Events } else { Self::Lines }
     }
 
     fn media_type(self) -> HeaderValue {
@@ -61,6 +59,16 @@ impl Framing {
             Self::Events => format!("event: error\ndata: {json}\n\n"),
         }
     }
+}
+
+/// Whether a range of `accept` takes server-sent events: a weight of zero refuses them.
+fn accepts_events(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let is_events = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("text/event-stream"));
+    let is_refused = parts.filter_map(|part| part.split_once('=')).any(|(name, value)| {
+        name.trim().eq_ignore_ascii_case("q") && value.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0)
+    });
+    is_events && !is_refused
 }
 
 /// Answers with the stream, once its first message is there: until then an error is

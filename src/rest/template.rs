@@ -4,6 +4,8 @@
 //! variables of one segment, and a verb at the end. The rest (`*`, `**`,
 //! `{name=…}`) is refused at start rather than half understood.
 
+use std::fmt;
+
 /// A template, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
@@ -55,12 +57,47 @@ impl Template {
         Some(variables)
     }
 
+    /// The template with the segments of a path for its variables, so far as it has them.
+    pub(super) fn filled(&self, path: &Path<'_>) -> String {
+        let mut text = String::new();
+        for (index, segment) in self.segments.iter().enumerate() {
+            text.push('/');
+            text.push_str(match segment {
+                Segment::Literal(literal) => literal,
+                Segment::Variable(_) => {
+                    path.segments.get(index).copied().filter(|it| !it.is_empty()).unwrap_or("ID")
+                }
+            });
+        }
+        if let Some(verb) = &self.verb {
+            text.push(':');
+            text.push_str(verb);
+        }
+        text
+    }
+
     /// The fields that the variables go into.
     pub(super) fn variables(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
             Segment::Literal(_) => None,
             Segment::Variable(field) => Some(field.as_str()),
         })
+    }
+}
+
+impl fmt::Display for Template {
+    /// As people write it: `/v1/endpoints/ID/secrets/SECRET_ID:expire`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(literal) => write!(f, "/{literal}")?,
+                Segment::Variable(field) => {
+                    let name = field.rsplit('.').next().unwrap_or_default();
+                    write!(f, "/{}", name.to_ascii_uppercase())?;
+                }
+            }
+        }
+        self.verb.as_ref().map_or(Ok(()), |verb| write!(f, ":{verb}"))
     }
 }
 

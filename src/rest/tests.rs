@@ -52,6 +52,8 @@ async fn creating_answers_201_with_the_resource() {
     assert_eq!(status, 201);
     assert_eq!(headers[header::CONTENT_TYPE], "application/json");
     assert_eq!(headers["x-request-id"], "made-by-service");
+    assert_eq!(headers["location"], "/v1/endpoints/mine");
+    assert_eq!(headers["cache-control"], "no-store");
     assert_eq!((&endpoint["id"], &endpoint["url"]), (&json!("mine"), &json!("https://x")));
     assert_eq!(endpoint["event_types"], json!(["a.*"]));
     assert_eq!(endpoint["retry_policy"]["max_attempts"], 3);
@@ -175,7 +177,25 @@ async fn unknown_paths_and_methods_are_problems_too() {
     assert_eq!((status, &problem["reason"]), (405, &json!("METHOD_NOT_ALLOWED")));
     let mut allowed: Vec<&str> = headers[header::ALLOW].to_str().unwrap().split(", ").collect();
     allowed.sort_unstable();
-    assert_eq!(allowed, ["GET", "POST"]);
+    assert_eq!(allowed, ["GET", "HEAD", "OPTIONS", "POST"]);
+    let (_, _, problem) = ask(Request::post("/v1/endpoints/a/pause"), "").await;
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.ends_with("did you mean `POST /v1/endpoints/ID:pause`?"), "{detail}");
+}
+
+#[tokio::test]
+async fn options_tell_the_methods_of_a_path() {
+    for (path, expected) in [
+        ("/v1/endpoints/a", "PATCH"),
+        ("/v1/endpoints/a:pause", "POST, OPTIONS"),
+        ("*", "GET, HEAD, POST, PATCH, DELETE, OPTIONS"),
+    ] {
+        let response = send(&Fake::default(), Request::options(path), "").await;
+        assert_eq!(response.status(), StatusCode::NO_CONTENT, "{path}");
+        let allow = response.headers()[header::ALLOW].to_str().unwrap();
+        assert!(allow.contains(expected), "{path}: {allow}");
+    }
+    assert_eq!(send(&Fake::default(), Request::options("/nothing"), "").await.status(), 404);
 }
 
 #[tokio::test]
@@ -187,6 +207,9 @@ async fn bodies_over_the_limit_are_refused() {
 
     let (status, _, problem) = ask(Request::post("/v1/events"), vec![b' '; BODY_BYTES_MAX + 1]).await;
     assert_eq!((status, &problem["metadata"]), (413, &json!({"limit_bytes": "17825792"})));
+
+    let (status, _, problem) = ask(Request::post("/v1/endpoints"), vec![b' '; (4 << 20) + 1]).await;
+    assert_eq!((status, &problem["metadata"]), (413, &json!({"limit_bytes": "4194304"})));
 
     let packed = Request::post("/v1/events").header(header::CONTENT_ENCODING, "gzip");
     assert_eq!(ask(packed, "x").await.0, 415);
@@ -238,6 +261,27 @@ async fn a_stream_is_events_for_those_who_ask() {
         "{text}"
     );
     assert!(events[2].contains("\"request_id\":\"r-1\""), "{text}");
+}
+
+#[tokio::test]
+async fn events_with_a_weight_of_zero_are_not_asked_for() {
+    for (accept, media_type) in [
+        ("text/event-stream;q=0", "application/x-ndjson"),
+        ("text/event-stream; Q=0.0, */*", "application/x-ndjson"),
+        ("text/html, text/event-stream;q=0.1", "text/event-stream"),
+    ] {
+        let request = Request::get("/v1/deliveries:watch?resume_token=none").header(header::ACCEPT, accept);
+        let response = send(&Fake::default(), request, "").await;
+        assert_eq!(response.headers()[header::CONTENT_TYPE], media_type, "{accept}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_a_bad_request() {
+    let pieces = [Ok("{"), Err(std::io::Error::other("broken"))];
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let (status, _, problem) = ask(Request::post("/v1/events"), body).await;
+    assert_eq!((status, &problem["reason"]), (400, &json!("BODY_CUT_SHORT")), "{problem}");
 }
 
 #[tokio::test]

@@ -640,9 +640,10 @@ mod tests {
         let mut json: Json = serde_json::from_str(text).unwrap();
         json.as_object_mut().unwrap().remove("requestId");
         let text = json.to_string();
-        let expected = DynamicMessage::deserialize(message, &json);
-        let Ok(expected) = expected else { panic!("{expected:?}") };
-        assert_eq!(read_text("BatchPublishEventsRequest", &text).unwrap(), expected);
+        let expected = DynamicMessage::deserialize(message, &json).unwrap();
+        let typed =
+            |message: &DynamicMessage| message.transcode_to::<pb::BatchPublishEventsRequest>().unwrap();
+        assert_eq!(typed(&read_text("BatchPublishEventsRequest", &text).unwrap()), typed(&expected));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod bad_input;
 mod bench;
 mod bodies;
 mod crash;
+mod door;
 mod fleet;
 mod hostile_clients;
 mod hostile_receivers;
