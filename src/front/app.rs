@@ -6,17 +6,23 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    response::{IntoResponse as _, Response},
+};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::Body as HttpBody;
 use tonic_web::GrpcWebLayer;
 use tower::{BoxError, Layer as _, Service};
 
+use super::plain;
 use crate::{
     grpc::Services,
-    rest::{Error, Rest},
+    rest::{Error, Problem, Rest},
 };
 
 /// Everything as one service: the services of `grpc` by their paths, the routes of
@@ -27,7 +33,7 @@ use crate::{
 pub fn app(grpc: Services, extra: Router, descriptors: &[u8]) -> Result<App, Error> {
     let rest = Rest::new(grpc.clone(), descriptors)?;
     let unknown = grpc.clone();
-    let others = extra.fallback(move |request: Request| {
+    let others = extra.method_not_allowed_fallback(other_method).fallback(move |request: Request| {
         let (rest, unknown) = (rest.clone(), unknown.clone());
         async move {
             match grpc_type(request.headers()) {
@@ -59,7 +65,10 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Some(uri) = plain::uri(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         if self.grpc.serve(request.uri().path()) {
             // Only for the services: it refuses all HTTP/1 requests that are not gRPC-Web.
             let answer = GrpcWebLayer::new().layer(self.grpc.clone()).call(request);
@@ -76,6 +85,15 @@ pub(super) fn grpc_type(headers: &HeaderMap) -> Option<HeaderValue> {
     media_type.as_bytes().starts_with(b"application/grpc").then(|| media_type.clone())
 }
 
+/// What a path of `extra` is answered with for a method that it does not take. The router
+/// adds the header `allow`.
+async fn other_method(request: Request) -> Response {
+    match request.method() {
+        &Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        _ => Problem::method_not_allowed("").into_response(),
+    }
+}
+
 /// What a gRPC client understands, where a plain 404 would be UNKNOWN to it.
 async fn no_service(mut grpc: Services, request: Request, media_type: HeaderValue) -> Response {
     let Ok(response) = grpc.call(request.map(tonic::body::Body::new)).await;
@@ -87,7 +105,7 @@ async fn no_service(mut grpc: Services, request: Request, media_type: HeaderValu
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use http::{StatusCode, Version};
+    use http::Version;
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
 
@@ -118,6 +136,14 @@ mod tests {
         let response = send(Request::get("/v1/operations/op_1"), b"").await;
         assert_eq!(response.status(), StatusCode::OK);
 
+        let response = send(Request::get("/%68ealth"), b"").await;
+        assert_eq!(text(response).await, b"ok", "an escape of a letter is that letter");
+
+        let response = send(Request::post("/health"), b"").await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(response.headers()[header::ALLOW], "GET,HEAD");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+
         let response = send(Request::get("/nowhere"), b"").await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
@@ -127,7 +153,8 @@ mod tests {
     async fn request_ids_are_given_on_every_way_in() {
         let app = app(Fake::default().services(), extra(), pb::DESCRIPTORS).unwrap();
         let app = door(app, Clock::system(), Entropy::seeded(1));
-        let problem = Request::get("/v1/endpoints/missing").body(Body::empty()).unwrap();
+        let problem =
+            Request::get("/v1/endpoints/missing").header("host", "localhost").body(Body::empty()).unwrap();
         let response = app.clone().oneshot(problem).await.unwrap();
         let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
         let body = String::from_utf8(text(response).await).unwrap();
@@ -135,7 +162,8 @@ mod tests {
 
         let grpc = Request::post("/other.v1.Service/Method").header(header::CONTENT_TYPE, "application/grpc");
         for request in [grpc, Request::get("/health")] {
-            let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            let request = request.header("host", "localhost").body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
             assert!(response.headers().contains_key("x-request-id"));
         }
     }

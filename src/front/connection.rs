@@ -19,7 +19,7 @@ use hyper_util::{
 use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::sleep,
+    time::{interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service};
@@ -28,7 +28,9 @@ use tracing::debug;
 use super::{
     activity::{Activity, Counted, Keeper, Sent, Step},
     after_others::after_others,
-    limits, proxies,
+    limits,
+    opening::Opening,
+    proxies,
 };
 use crate::peer::Peer;
 
@@ -94,7 +96,7 @@ where
 
 /// Speaks HTTP on a connection until it ends, or until it was idle or unread for too
 /// long; from `shutdown` on, or once it is older than `age`, only until the calls on it
-/// have ended.
+/// have ended. One whose client does not say in time which protocol it speaks is dropped.
 pub(super) async fn converse<I, S, B>(
     io: I,
     builder: Arc<Builder<TokioExecutor>>,
@@ -111,9 +113,14 @@ pub(super) async fn converse<I, S, B>(
     let activity = Arc::clone(&service.activity);
     // Boxed, as is a TLS session: a future that holds another holds it several times over,
     // and there are thousands of idle connections.
+    let (io, decided) = Opening::new(io);
     let mut connection = Box::pin(builder.serve_connection(TokioIo::new(io), service));
     let kept = async {
-        let mut age = pin!(sleep(age));
+        let (mut age, mut opening) = (pin!(sleep(age)), pin!(sleep(limits::OPENING_TIMEOUT)));
+        let mut is_open = false;
+        let mut looks = interval(limits::LOOK_EVERY);
+        // The first is due after that time.
+        looks.reset();
         let (mut keeper, mut closing) = (Keeper::default(), false);
         loop {
             let close = tokio::select! {
@@ -126,7 +133,15 @@ pub(super) async fn converse<I, S, B>(
                 }
                 () = shutdown.cancelled(), if !closing => true,
                 () = age.as_mut(), if !closing => true,
-                () = sleep(limits::LOOK_EVERY) => match keeper.look(&activity, limits::QUIET_LOOKS) {
+                () = opening.as_mut(), if !is_open => {
+                    if !decided.get() {
+                        debug!("a connection was dropped: its client did not say which protocol it speaks");
+                        return;
+                    }
+                    is_open = true;
+                    false
+                }
+                _ = looks.tick() => match keeper.look(&activity, limits::QUIET_LOOKS) {
                     Step::Keep => false,
                     Step::Close => true,
                     Step::Drop => {

@@ -16,14 +16,17 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Either},
+};
 use http::{HeaderValue, Request, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument as _, Span};
 
-use super::{app::grpc_type, request_id, trace::Call};
+use super::{app::grpc_type, head, request_id, trace::Call};
 use crate::{clock::Clock, entropy::Entropy, grpc, rest::Problem};
 
 /// What somebody is told whose request met a bug.
@@ -60,10 +63,14 @@ where
         let mut call = Call::begin(&request, &self.clock);
         let span = call.as_ref().map_or_else(Span::none, Call::span);
         let grpc_type = grpc_type(request.headers());
-        let begun = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| self.app.call(request))));
+        let begun = head::fault(&request).map_or_else(
+            || span.in_scope(|| catch_unwind(AssertUnwindSafe(|| self.app.call(request)))).map(Either::Left),
+            |fault| Ok(Either::Right(fault.with_request_id(Some(&id)))),
+        );
         let answer = async move {
             let answered = match begun {
-                Ok(answer) => AssertUnwindSafe(answer).catch_unwind().await,
+                Ok(Either::Left(answer)) => AssertUnwindSafe(answer).catch_unwind().await,
+                Ok(Either::Right(fault)) => Ok(Ok(fault.into_response())),
                 Err(panic) => Err(panic),
             };
             let mut response = match answered {
@@ -184,7 +191,7 @@ mod tests {
     }
 
     async fn send(request: http::request::Builder) -> http::Response<Watched> {
-        buggy().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+        buggy().oneshot(request.header("host", "localhost").body(Body::empty()).unwrap()).await.unwrap()
     }
 
     /// What is logged while this is.
@@ -293,7 +300,7 @@ mod tests {
         };
         send(request()).await.into_body().collect().await.unwrap();
         drop(send(request().uri("/stream?token=secret")).await);
-        drop(buggy().call(request().body(Body::empty()).unwrap()));
+        drop(buggy().call(request().header("host", "localhost").body(Body::empty()).unwrap()));
 
         let lines = log.of("DEBUG");
         let [whole, left, never] = &lines[..] else { panic!("three requests: {lines:#?}") };

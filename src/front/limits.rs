@@ -9,8 +9,9 @@ use hyper_util::{
 
 use crate::entropy::Entropy;
 
-/// For the first byte of a connection.
-pub(super) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the first bytes of a connection, by which its client says which protocol it speaks:
+/// the whole preface of HTTP/2, or the first byte of HTTP/1 that is no part of one.
+pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the whole of a TLS handshake, which takes two round trips.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the head of an HTTP/1 request, and so for the silence between two: longer than

@@ -57,8 +57,8 @@ where
 /// What about the request is not of this machine, if anything.
 fn foreign<B>(request: &Request<B>) -> Option<&'static str> {
     let named = |name| text(request.headers(), name);
-    let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(|| named(header::HOST));
-    if host.is_some_and(|host| !is_local(host)) {
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    if [authority, named(header::HOST)].into_iter().flatten().any(|host| !is_local(host)) {
         return Some(
             "a development server answers to localhost, 127.0.0.1 and [::1] only: use one of these names",
         );

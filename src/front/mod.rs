@@ -7,7 +7,8 @@
 //! 1. its connection, which says who is there ([`Peer`](crate::peer::Peer)) and counts it;
 //! 2. its name, `x-request-id`, the client's own or a new one;
 //! 3. the trace span, if anybody listens to debug, so that all below is told with it;
-//! 4. the panic guard: a bug ends this request, not the server;
+//! 4. the panic guard: a bug ends this request, not the server; and what has to hold for
+//!    every [`head`], such as one valid `host`;
 //! 5. [`loopback_only`], which keeps other sites out of a server without keys;
 //! 6. for gRPC, and so for REST, which is the same: the time limit and a panic guard that
 //!    answers in gRPC's own way, then load shedding, before a message is read: see
@@ -23,8 +24,11 @@ mod after_others;
 mod app;
 mod connection;
 mod door;
+mod head;
 mod limits;
 mod loopback;
+mod opening;
+mod plain;
 mod proxies;
 mod request_id;
 mod serve;

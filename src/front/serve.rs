@@ -108,8 +108,7 @@ pub async fn serve<S, B>(
 /// A connection on which somebody is, in clear text or not.
 type Greeted = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Waits for the client to say something, in time: hyper's header timeout begins only
-/// when it knows the protocol, that is after the first bytes.
+/// Shakes hands, if there is TLS.
 async fn greet(stream: TcpStream, tls: Option<&Tls>) -> io::Result<(Greeted, Option<[u8; 32]>)> {
     // Small frames of a stream must not wait for an acknowledgement.
     stream.set_nodelay(true)?;
@@ -118,10 +117,7 @@ async fn greet(stream: TcpStream, tls: Option<&Tls>) -> io::Result<(Greeted, Opt
             let (stream, certificate) = Box::pin(tls.accept(stream)).await?;
             Ok((Either::Right(Box::new(stream)), certificate))
         }
-        None => {
-            timeout(limits::FIRST_BYTE_TIMEOUT, stream.readable()).await??;
-            Ok((Either::Left(stream), None))
-        }
+        None => Ok((Either::Left(stream), None)),
     }
 }
 

@@ -22,6 +22,7 @@ mod keys;
 mod limits;
 mod master_key;
 mod ops;
+mod probes;
 mod reflection;
 mod rest;
 mod retry;

@@ -90,6 +90,20 @@ async fn an_old_connection_takes_no_more_calls_and_lets_those_under_way_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_has_ten_seconds_to_say_which_protocol_it_speaks() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for sent in [&b""[..], b"P", &preface[..5], &preface[..23]] {
+        let mut stream = connect(&Fake::default(), 30 * MINUTE);
+        stream.write_all(sent).await.unwrap();
+        let mut answer = Vec::new();
+        let mut end = std::pin::pin!(stream.read_to_end(&mut answer));
+        assert!(timeout(Duration::from_secs(9), end.as_mut()).await.is_err());
+        timeout(Duration::from_secs(2), end).await.expect("closed").unwrap();
+        assert!(answer.is_empty(), "{sent:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn http_1_may_be_silent_for_75_seconds_within_a_head_and_between_two() {
     let whole = b"GET /v1/operations/op_1 HTTP/1.1\r\nhost: x\r\n\r\n";
     for sent in [&whole[..20], whole] {
