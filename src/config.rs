@@ -14,6 +14,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::domain::{Micros, NotASpan};
+
 pub use self::{
     bench::{Bench, BenchRaw, Scenario},
     clients::Clients,
@@ -67,6 +69,10 @@ pub struct Dev {
     /// Address to listen on; loopback only.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
+    /// How long the server is not ready, and still answers, between the signal to stop and
+    /// the stop.
+    #[arg(long, env = "HOOKWIRE_DRAIN_DELAY", value_name = "DURATION", default_value = "0s", value_parser = drain_delay)]
+    pub drain_delay: Micros,
     /// What it shares with a server for production.
     #[command(flatten)]
     pub server: Server,
@@ -89,6 +95,10 @@ pub struct Serve {
         help_heading = "Targets"
     )]
     pub allow_http_targets: bool,
+    /// How long the server is not ready, and still answers, between the signal to stop and
+    /// the stop: time for load balancers to turn to other servers. Such as 5s or 1m.
+    #[arg(long, env = "HOOKWIRE_DRAIN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = drain_delay)]
+    pub drain_delay: Micros,
     /// What it shares with a development server.
     #[command(flatten)]
     pub server: Server,
@@ -144,6 +154,17 @@ pub struct Server {
     /// committed, before they are answered.
     #[arg(long, env = "HOOKWIRE_CRASH_AFTER_COMMIT", hide = true)]
     pub crash_after_commit: Option<u64>,
+}
+
+/// The longest `--drain-delay`.
+const DRAIN_DELAY_MAX: Micros = Micros::from_secs(3600);
+
+fn drain_delay(text: &str) -> Result<Micros, String> {
+    let span: Micros = text.parse().map_err(|error: NotASpan| error.to_string())?;
+    if span < Micros::ZERO || span > DRAIN_DELAY_MAX {
+        return Err("must be 0s to 1h".to_owned());
+    }
+    Ok(span)
 }
 
 /// The program that runs, to be started once more.

@@ -124,6 +124,7 @@ impl Server {
         };
         let mut args = vec![text(profile), text("--host"), text("127.0.0.1"), text("--port"), text("0")];
         args.extend([text("--log-level"), text("warn"), text("--data-dir"), data]);
+        args.extend([text("--drain-delay"), text("0s")]);
         args.extend(own);
         if let Some(database) = home.database(setup).await? {
             args.extend([text("--store"), database.url().to_owned()]);

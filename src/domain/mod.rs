@@ -20,6 +20,7 @@ mod policy;
 mod scope;
 mod secret_text;
 mod shard;
+mod span;
 mod tenant;
 mod time;
 mod violation;
@@ -48,6 +49,7 @@ pub use policy::{
 pub use scope::{Scope, ScopeError};
 pub use secret_text::SecretText;
 pub use shard::{InstanceId, Shard, Tenure};
+pub use span::NotASpan;
 pub use tenant::{Quota, Tenant, Usage};
 pub use time::{Micros, Timestamp};
 pub use violation::{Rule, Violation, Violations};

@@ -5,6 +5,7 @@ mod door;
 mod egress;
 mod keys;
 mod pages;
+mod readiness;
 mod rekey;
 mod stores;
 mod welcome;
@@ -21,6 +22,7 @@ use rustls::pki_types::pem;
 use tokio::{net::TcpListener, runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::readiness::{DRAIN, LEASE, Readiness, STORE};
 pub use self::{
     keys::KeyError,
     rekey::{keygen, rekey},
@@ -68,6 +70,14 @@ impl Profile {
         match self {
             Self::Dev(dev) => dev.host,
             Self::Serve(serve) => serve.host,
+        }
+    }
+
+    /// How long the server is not ready before it stops.
+    fn drain_delay(&self) -> Duration {
+        match self {
+            Self::Dev(dev) => dev.drain_delay.to_std(),
+            Self::Serve(serve) => serve.drain_delay.to_std(),
         }
     }
 
@@ -239,7 +249,8 @@ pub async fn run(
     let fleet_stop = CancellationToken::new();
     let (fleet, member) = if store.is_shared() {
         let (fleet, mail) = Fleet::shared(Arc::clone(&store), handle.clone());
-        let config = fleet::Config { store: Arc::clone(&store), engine: handle, lease, clock: clock.clone() };
+        let (store, lease) = (Arc::clone(&store), Arc::clone(&lease));
+        let config = fleet::Config { store, engine: handle, lease, clock: clock.clone() };
         let member = fleet::run(config, fleet.clone(), mail, fleet_stop.clone());
         (fleet, Some(delivery.spawn(member)))
     } else {
@@ -264,7 +275,11 @@ pub async fn run(
     tasks.spawn(keep_up(metrics.clone(), drain.clone()));
 
     let (services, health) = grpc::services(Arc::clone(&app)).await?;
-    let pages = pages::routes(Arc::clone(&app), Arc::clone(&store), metrics, drain.clone());
+    let readiness = Readiness::new(&[STORE, LEASE]);
+    readiness.set(DRAIN, None);
+    tasks.spawn(readiness.clone().watch(Arc::clone(&store), lease, clock.clone(), drain.clone()));
+    tasks.spawn(readiness.clone().publish(health, drain.clone()));
+    let pages = pages::routes(Arc::clone(&app), Arc::clone(&store), metrics, readiness.clone());
     let extra = if profile.is_dev() { pages.merge(receiver::router(clock.clone())) } else { pages };
     let house = front::app(services, extra, grpc::pb::DESCRIPTORS)?;
     let house = front::loopback_only(house, profile.is_dev());
@@ -276,14 +291,29 @@ pub async fn run(
     let door_stop = CancellationToken::new();
     let door_config = door::config(config, tls);
     let mut door = tokio::spawn(front::serve(listener, door, door_config, entropy, door_stop.clone()));
-    health.set_serving(true).await;
-    announce(&welcome::text(&profile, local, encrypted, first_token.as_deref()));
-    tracing::info!(address = %local, data_dir = %config.data_dir.display(), "ready");
 
+    let announcing = async {
+        readiness.reached().await;
+        announce(&welcome::text(&profile, local, encrypted, first_token.as_deref()));
+        tracing::info!(address = %local, data_dir = %config.data_dir.display(), "ready");
+        std::future::pending::<()>().await;
+    };
+    // Not ready first, so that load balancers turn to other servers while this one still
+    // answers; then the stop.
+    let stopping = async {
+        signals.stop.cancelled().await;
+        readiness.set(DRAIN, Some("the server is about to stop".to_owned()));
+        let delay = profile.drain_delay();
+        if !delay.is_zero() {
+            tracing::info!(seconds = delay.as_secs_f64(), "about to stop: not ready, and still working");
+            tokio::time::sleep(delay).await;
+        }
+    };
     // A store or a feed that is lost ends everything at once: nothing more may be
     // acknowledged.
     let lost = tokio::select! {
-        () = signals.stop.cancelled() => None,
+        () = announcing => None,
+        () = stopping => None,
         ended = &mut writer => Some(Error::StoreLost(ended.ok().and_then(Result::err))),
         ended = &mut dispatcher => Some(match ended {
             Ok(Err(error)) => Error::Feed(error),
@@ -296,7 +326,6 @@ pub async fn run(
     }
 
     tracing::info!("stopping: no new work, ending what is in flight");
-    health.set_serving(false).await;
     drain.cancel();
     door_stop.cancel();
     fleet_stop.cancel();

@@ -1,52 +1,71 @@
-//! The plain pages: health and metrics.
+//! The plain pages: liveness, readiness and metrics.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Extension, Json, Router,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header::CACHE_CONTROL},
     response::{IntoResponse, Response},
     routing::get,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
+use super::readiness::Readiness;
 use crate::{app::App, grpc, peer::Peer, rest::Problem, store::Store};
 
 /// What a key must be allowed to read the metrics.
 const METRICS: &str = "ops:read";
 
-/// The pages, as routes. Health is told to everybody, metrics to administrators.
+/// The pages, as routes. Liveness and readiness are for everybody, metrics for
+/// administrators.
 pub(super) fn routes(
     app: Arc<App>,
     store: Arc<Store>,
     metrics: PrometheusHandle,
-    drain: CancellationToken,
+    readiness: Readiness,
 ) -> Router {
-    Router::new().route("/health", get(healthy)).route("/metrics", get(scrape)).with_state(Facts {
-        app,
-        store,
-        metrics,
-        drain,
-    })
+    Router::new()
+        .route("/livez", get(alive))
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
+        .route("/health", get(healthy))
+        .route("/metrics", get(scrape))
+        .with_state(Facts { app, store, metrics, readiness })
 }
 
-/// What the plain pages tell of.
+/// What the plain pages show.
 #[derive(Clone)]
 struct Facts {
     app: Arc<App>,
     store: Arc<Store>,
     metrics: PrometheusHandle,
-    drain: CancellationToken,
+    readiness: Readiness,
 }
 
+/// No cache may answer for the server.
+const UNCACHED: [(axum::http::HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
+
+/// The process answers, so it lives, whatever became of the store.
+async fn alive() -> impl IntoResponse {
+    (UNCACHED, "ok\n")
+}
+
+/// Whether the server should be given work; if not, which conditions do not hold.
+async fn ready(State(facts): State<Facts>) -> impl IntoResponse {
+    let conditions = facts.readiness.now();
+    let text = if conditions.hold() { "ok\n".to_owned() } else { format!("{}\n", conditions.problems()) };
+    (code(conditions.hold()), UNCACHED, text)
+}
+
+/// All conditions.
 async fn healthy(State(facts): State<Facts>) -> impl IntoResponse {
-    let draining = facts.drain.is_cancelled();
-    let (code, status) =
-        if draining { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "healthy") };
-    (code, Json(json!({"status": status, "version": env!("CARGO_PKG_VERSION")})))
+    let conditions = facts.readiness.now();
+    (code(conditions.hold()), UNCACHED, Json(conditions.json()))
+}
+
+fn code(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 async fn scrape(State(facts): State<Facts>, peer: Option<Extension<Peer>>, headers: HeaderMap) -> Response {

@@ -13,6 +13,7 @@
 
 mod api_keys;
 mod audit;
+mod check;
 mod circuits;
 mod db;
 mod deliveries;

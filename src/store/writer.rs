@@ -17,7 +17,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -151,6 +151,8 @@ pub struct Gauges {
     pub commits: AtomicU64,
     /// Results dropped because their share of the work had come to another process.
     pub void: AtomicU64,
+    /// The last transaction was refused, and none has succeeded since.
+    pub refusing: AtomicBool,
 }
 
 /// The writing half of the store.
@@ -246,6 +248,7 @@ impl Writer {
             }
         }
         let published = !publishes.is_empty();
+        let changes = published || !calls.is_empty() || !self.finishes.is_empty();
         let done = begun.and_then(|floor| match floor {
             Some(floor) => self.transact(floor, &publishes, &mut calls),
             None => Ok(Vec::new()),
@@ -263,11 +266,16 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(
-                    error = explain::chain(&error),
-                    waiting = self.finishes.len(),
-                    "a write failed"
-                );
+                if changes {
+                    tracing::error!(
+                        error = explain::chain(&error),
+                        waiting = self.finishes.len(),
+                        "a write failed"
+                    );
+                    self.gauges.refusing.store(true, Ordering::Relaxed);
+                } else {
+                    tracing::debug!(error = explain::chain(&error), "the journal could not be read");
+                }
                 self.conn.rollback();
                 for (_, reply) in publishes {
                     let _ = reply.send(Err(error.told()));
@@ -304,6 +312,7 @@ impl Writer {
         let effects = tx.commit(self.last_mark, self.config.mark_every)?;
         self.finishes.clear();
         self.gauges.commits.fetch_add(1, Ordering::Relaxed);
+        self.gauges.refusing.store(false, Ordering::Relaxed);
         self.gauges.void.fetch_add(void, Ordering::Relaxed);
         (self.position, self.latest, self.last_mark) = (effects.position, effects.latest, effects.last_mark);
         self.gauges.open.fetch_add(effects.open, Ordering::Relaxed);

@@ -13,6 +13,7 @@ mod bodies;
 mod crash;
 mod door;
 mod fleet;
+mod health;
 mod hostile_clients;
 mod hostile_receivers;
 mod idempotency;

@@ -15,6 +15,7 @@ mod limits;
 mod live;
 mod outages;
 mod own_writes;
+mod ready;
 mod recorded;
 mod rolling;
 mod snapshot;

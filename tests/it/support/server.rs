@@ -349,6 +349,7 @@ impl Builder {
             .arg(self.data_dir())
             .args(self.store.iter().flat_map(|url| ["--store", url]))
             .args(&self.args)
+            .env("HOOKWIRE_DRAIN_DELAY", "0s")
             .env("LOG_LEVEL", env::var("LOG_LEVEL").unwrap_or_else(|_| "info".to_owned()))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
