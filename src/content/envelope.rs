@@ -1,4 +1,7 @@
 //! The envelope: `{"id","event","timestamp","data"}` around a payload.
+//!
+//! The timestamp is the event's creation in UTC, always with three digits of a second:
+//! `2026-01-21T12:00:00.000Z`.
 
 use std::{
     io::Write as _,
@@ -12,8 +15,8 @@ use crate::domain::{Envelope, Event};
 /// Media type of an envelope; shared, so that a body costs no copy of it.
 static JSON: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("application/json"));
 
-/// Keys and punctuation (46), the id (36), the timestamp (at most 27) and some
-/// characters to escape in the type.
+/// Keys and punctuation (46), the id (36), the timestamp (24) and some characters to
+/// escape in the type.
 const ENVELOPE_LEN: usize = 128;
 
 /// The body of a request.
@@ -48,7 +51,7 @@ fn wrap(event: &Event) -> Bytes {
     // Writing to a vector cannot fail, and neither can serialising a string.
     let _ = write!(out, r#"{{"id":"{}","event":"#, event.id);
     let _ = serde_json::to_writer(&mut out, &*event.event_type);
-    let _ = write!(out, r#","timestamp":"{}","data":"#, event.created_at);
+    let _ = write!(out, r#","timestamp":"{}","data":"#, event.created_at.in_millis());
     out.extend_from_slice(payload);
     out.push(b'}');
     Bytes::from(out)
@@ -68,7 +71,7 @@ mod tests {
 
     fn wrapped(event: &Event, data: &[u8]) -> Vec<u8> {
         let head = format!(
-            r#"{{"id":"{}","event":"user.created","timestamp":"2026-01-21T12:00:00Z","data":"#,
+            r#"{{"id":"{}","event":"user.created","timestamp":"2026-01-21T12:00:00.000Z","data":"#,
             event.id
         );
         [head.as_bytes(), data, b"}"].concat()
@@ -107,13 +110,29 @@ mod tests {
     }
 
     #[test]
-    fn fractions_of_a_second_and_odd_types_stay_valid_json() {
+    fn odd_types_stay_valid_json() {
         let mut event = event("application/json", "1");
         event.event_type = "a\"b\\c\u{1}".into();
-        event.created_at = Timestamp(1_768_996_800_123_456);
         let body: serde_json::Value = serde_json::from_slice(&body(&event, Envelope::Event).data).unwrap();
         assert_eq!(body["event"], "a\"b\\c\u{1}");
-        assert_eq!(body["timestamp"], "2026-01-21T12:00:00.123456Z");
+    }
+
+    #[test]
+    fn the_timestamp_has_three_digits_of_a_second_whatever_they_are() {
+        let cases = [
+            (1_768_996_800_000_000, "2026-01-21T12:00:00.000Z"),
+            (1_768_996_800_000_999, "2026-01-21T12:00:00.000Z"),
+            (1_768_996_800_100_000, "2026-01-21T12:00:00.100Z"),
+            (1_768_996_800_123_456, "2026-01-21T12:00:00.123Z"),
+            (1_768_996_800_999_999, "2026-01-21T12:00:00.999Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+        ];
+        for (created_at, expected) in cases {
+            let event = Event { created_at: Timestamp(created_at), ..event("application/json", "1") };
+            let body: serde_json::Value =
+                serde_json::from_slice(&body(&event, Envelope::Event).data).unwrap();
+            assert_eq!(body["timestamp"], expected);
+        }
     }
 
     #[test]

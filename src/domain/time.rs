@@ -27,6 +27,14 @@ impl Timestamp {
         self.0.div_euclid(1_000)
     }
 
+    /// Shown as RFC 3339 in UTC with three digits of a second, always as wide.
+    pub fn in_millis(self) -> impl fmt::Display {
+        fmt::from_fn(move |f| match jiff::Timestamp::from_millisecond(self.millis()) {
+            Ok(instant) => write!(f, "{instant:.3}"),
+            Err(_) => write!(f, "{}ms", self.millis()),
+        })
+    }
+
     /// The span from `earlier` to here; negative if `earlier` is later.
     pub fn since(self, earlier: Self) -> Micros {
         Micros(self.0.saturating_sub(earlier.0))
@@ -67,6 +75,12 @@ impl Micros {
     /// A span of whole milliseconds.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis * 1_000)
+    }
+
+    /// This span and another.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
     }
 
     /// The span in seconds.

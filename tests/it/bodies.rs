@@ -153,7 +153,9 @@ async fn the_event_envelope_carries_the_payload_verbatim() {
         let stored = api.events.clone().get_event(get).await.expect("GetEvent");
         let stored = stored.into_inner().event.expect("the event");
         let created = stored.create_time.expect("a time").seconds;
-        let stamp: jiff::Timestamp = envelope["timestamp"].as_str().expect("text").parse().expect("RFC 3339");
+        let stamp = envelope["timestamp"].as_str().expect("text");
+        assert_eq!(stamp.len(), "2026-01-21T12:00:00.000Z".len(), "always as wide: {stamp}");
+        let stamp: jiff::Timestamp = stamp.parse().expect("RFC 3339");
         assert_eq!(stamp.as_second(), created, "the time of acceptance");
         assert_eq!(request.header("content-type"), "application/json");
     }
