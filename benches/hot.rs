@@ -16,7 +16,7 @@ use hookwire::{
     content,
     domain::{
         Answer, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointKey, Envelope, Event, EventId,
-        Micros, Outcome, Pattern, Payload, Pos, RateLimit, Response, RetryPolicy, Secret, TenantKey,
+        Micros, Now, Outcome, Pattern, Payload, Pos, RateLimit, Response, RetryPolicy, Secret, TenantKey,
         Timestamp, Timings, Uid,
     },
     grpc::pb,
@@ -103,7 +103,7 @@ fn lane(bencher: Bencher<'_, '_>, waiting: u64) {
     let event = event();
     let mut lane = Lane::new(Arc::clone(&endpoint), None, NOW);
     for pos in 1..=waiting {
-        lane.offer(delivery(&event, &endpoint, pos), ROOM, NOW);
+        lane.offer(delivery(&event, &endpoint, pos), ROOM, &Now::at(NOW));
     }
     assert_eq!(lane.held() as u64, waiting);
     let mut last = waiting;
@@ -112,8 +112,8 @@ fn lane(bencher: Bencher<'_, '_>, waiting: u64) {
         delivery(&event, &endpoint, last)
     };
     bencher.counter(ItemsCount::new(1_usize)).with_inputs(next).bench_local_values(|delivery| {
-        lane.offer(delivery, ROOM, NOW);
-        let Step::Send(sent) = lane.next(0, NOW) else { panic!("nothing holds the lane back") };
+        lane.offer(delivery, ROOM, &Now::at(NOW));
+        let Step::Send(sent) = lane.next(0, &Now::at(NOW)) else { panic!("nothing holds the lane back") };
         let pos = sent.id.pos();
         lane.land(pos, Signal::Success, None, NOW);
         lane.recorded(pos);

@@ -110,7 +110,7 @@ async fn receive(
         let count = log.count(&headers, &target);
         let status = if behaviour.times.is_none_or(|times| count <= times) { asked } else { StatusCode::OK };
         // Before the wait: a sender that gives up meanwhile did send this.
-        log.push(Received { at: receiver.clock.now(), method, target, headers, body, status });
+        log.push(Received { at: receiver.clock.wall(), method, target, headers, body, status });
         status
     };
     if delay_ms > 0 {

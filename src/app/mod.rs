@@ -136,9 +136,9 @@ impl App {
         }
     }
 
-    /// The time.
+    /// The time of day: for what is stored, shown, or compared with what callers say.
     pub fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.clock.wall()
     }
 
     /// How much of what there may be.

@@ -153,7 +153,7 @@ impl App {
                 }
                 if stale {
                     match self.store.tasks().await {
-                        Ok(tasks) => agenda.renew(tasks, self.now()),
+                        Ok(tasks) => agenda.renew(tasks, self.clock.now()),
                         Err(error) => {
                             tracing::warn!(%error, "operations cannot be read yet");
                             sleep(AGAIN_AFTER).await;
@@ -162,7 +162,7 @@ impl App {
                     }
                 }
                 let changed = self.store.operations_changed();
-                let Some(wait) = agenda.wait(self.now()) else {
+                let Some(wait) = agenda.wait(self.clock.now()) else {
                     changed.await;
                     stale = true;
                     continue;
@@ -183,13 +183,13 @@ impl App {
     async fn work_on(&self, agenda: &mut Agenda) -> bool {
         let Some(mut turn) = agenda.take_first() else { return false };
         // Start to start, so that the time a step takes is not added to its pace.
-        let start = self.now();
+        let start = self.clock.now();
         match self.step(&mut turn.task).await {
             Ok(Some(pace)) => turn.due = start.plus(pace),
             Ok(None) => return false,
             Err(error) => {
                 tracing::warn!(%error, "an operation cannot go on yet");
-                turn.due = self.now().plus(Micros::from(AGAIN_AFTER));
+                turn.due = self.clock.now().plus(Micros::from(AGAIN_AFTER));
                 agenda.0.push(turn);
                 // The step may have been committed although its answer was lost.
                 return true;
@@ -217,7 +217,7 @@ impl App {
 #[derive(Debug, Default)]
 struct Agenda(Vec<Turn>);
 
-/// An operation, and when its next step is due.
+/// An operation, and when its next step is due, on the steady line.
 #[derive(Debug)]
 struct Turn {
     task: Task,

@@ -21,7 +21,7 @@ pub(super) struct Buckets {
 impl App {
     /// Counts a call of a principal; refuses one too many.
     pub fn pace(&self, principal: &Principal) -> Result<(), Error> {
-        let now = self.now();
+        let now = self.clock.now();
         if let Some(key) = principal.credential()
             && let Some(limit) = key.call_rate
         {

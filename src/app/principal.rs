@@ -137,7 +137,7 @@ impl Principal {
     /// replaced and its grace is over.
     pub fn is_over(&self) -> bool {
         let Some(credential) = &self.credential else { return false };
-        let now = self.ends.clock.now();
+        let now = self.ends.clock.wall();
         self.ends.told.is_cancelled()
             || self.ends.at.is_some_and(|at| at <= now)
             || self.ends.by_current && credential.is_replaced(now)

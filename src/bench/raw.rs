@@ -112,11 +112,11 @@ impl Post {
     }
 
     fn request(&self, number: u64) -> Result<Request<Full<Bytes>>> {
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let uid = Uid::new(now, 0, Pos(number));
         let id = EventId(uid).to_string();
         let mut body = Vec::with_capacity(128 + EVENT_TYPE.len() + self.payload);
-        write!(body, r#"{{"id":"{id}","event":"{EVENT_TYPE}","timestamp":"{now}","data":"#)?;
+        write!(body, r#"{{"id":"{id}","event":"{EVENT_TYPE}","timestamp":"{}","data":"#, now.in_millis())?;
         payload::write(&mut body, number, self.payload);
         body.push(b'}');
         let mut headers = self.headers.clone();

@@ -31,6 +31,13 @@ pub struct Attempt {
     pub retry_delay: Option<Micros>,
 }
 
+impl Attempt {
+    /// Its end.
+    pub fn ended_at(&self) -> Timestamp {
+        self.started_at.plus(self.duration)
+    }
+}
+
 /// Where an attempt's time went. A part that did not happen, for example on a
 /// pooled connection, is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ mod endpoint;
 mod event;
 mod id;
 mod instance;
+mod now;
 mod operation;
 mod outcome;
 mod page;
@@ -39,6 +40,7 @@ pub use id::{
     TenantKey, Uid, kind_of,
 };
 pub use instance::Instance;
+pub use now::{Now, Steps};
 pub use operation::{ItemFailure, Operation, OperationKind, OperationState};
 pub use outcome::{Answer, Fault, Outcome};
 pub use page::{Order, Page, TimeRange};

@@ -5,7 +5,7 @@ use super::{Cause, Micros, Response, Timestamp, Timings};
 /// What an attempt observed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Start.
+    /// Start: its duration before its end, by the wall clock as it stood at the end.
     pub started_at: Timestamp,
     /// Duration in all.
     pub duration: Micros,

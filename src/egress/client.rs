@@ -133,11 +133,11 @@ impl Client {
     /// Never fails: that there was no answer is an outcome too. Dropping the
     /// future closes the connection in use.
     pub async fn send(&self, request: Request) -> Outcome {
-        let started_at = self.0.clock.now();
+        let begin = self.0.clock.now();
         let mut timings = Timings::default();
         let result = exchange::run(&self.0, request, &mut timings).await;
-        let duration = self.0.clock.now().since(started_at);
-        Outcome { started_at, duration, timings, result }
+        let duration = self.0.clock.now().since(begin);
+        Outcome { started_at: self.0.clock.wall().minus(duration), duration, timings, result }
     }
 
     /// TLS for an endpoint with options of its own; nothing if it has none.

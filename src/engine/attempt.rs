@@ -41,7 +41,7 @@ pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delive
         Some(event) => send(context, caller, event, delivery.id).await,
         None => {
             let message = "the event is no longer stored".to_owned();
-            (fault(context.clock.now(), Fault { cause: Cause::InvalidRequest, message }), false)
+            (fault(context.clock.wall(), Fault { cause: Cause::InvalidRequest, message }), false)
         }
     };
     let mut retry = Cow::Borrowed(&caller.endpoint.retry);
@@ -103,9 +103,8 @@ async fn event(context: &Context, delivery: &Delivery) -> Option<Arc<Event>> {
 /// Sends the request. Also says whether it was refused for a token that had been
 /// good: then another attempt has a fresh one.
 async fn send(context: &Context, caller: &Caller, event: &Event, delivery: DeliveryId) -> (Outcome, bool) {
-    let started_at = context.clock.now();
     let Some(tokens) = &caller.tokens else {
-        return match caller.request(event, delivery, started_at, None) {
+        return match caller.request(event, delivery, context.clock.wall(), None) {
             Ok(request) => {
                 let mut sent = context.client.send(request).await;
                 if let Ok(answer) = &mut sent.result {
@@ -113,22 +112,22 @@ async fn send(context: &Context, caller: &Caller, event: &Event, delivery: Deliv
                 }
                 (sent, false)
             }
-            Err(found) => (fault(started_at, found), false),
+            Err(found) => (fault(context.clock.wall(), found), false),
         };
     };
     // Getting the token is part of the attempt and of its time.
-    let limit = caller.endpoint.http.timeout;
-    let spent = || context.clock.now().since(started_at);
+    let (limit, begin) = (caller.endpoint.http.timeout, context.clock.now());
+    let spent = || context.clock.now().since(begin);
     let ready = match tokens.header(&context.client, &context.clock, limit).await {
         Ok(token) => {
-            let request = caller.request(event, delivery, context.clock.now(), Some(token.clone()));
+            let request = caller.request(event, delivery, context.clock.wall(), Some(token.clone()));
             request.map(|request| (request, token))
         }
         Err(found) => Err(found),
     };
     let (mut request, token) = match ready {
         Ok(ready) => ready,
-        Err(found) => return (Outcome { duration: spent(), ..fault(started_at, found) }, false),
+        Err(found) => return (ended(&context.clock, spent(), fault(context.clock.wall(), found)), false),
     };
     request.timeout = Micros((limit.0 - spent().0).max(0));
     let mut sent = context.client.send(request).await;
@@ -137,7 +136,12 @@ async fn send(context: &Context, caller: &Caller, event: &Event, delivery: Deliv
         caller.redact(answer, Some(&token));
         stale = tokens.judged(&token, answer.status).await;
     }
-    (Outcome { started_at, duration: spent(), ..sent }, stale)
+    (ended(&context.clock, spent(), sent), stale)
+}
+
+/// An outcome as of now, after so long.
+fn ended(clock: &Clock, duration: Micros, outcome: Outcome) -> Outcome {
+    Outcome { started_at: clock.wall().minus(duration), duration, ..outcome }
 }
 
 fn fault(now: Timestamp, fault: Fault) -> Outcome {

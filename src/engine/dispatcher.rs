@@ -25,8 +25,8 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Pos, Shard, Tenant, TenantKey,
-        Timestamp,
+        Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Now, Pos, Shard, Tenant,
+        TenantKey, Timestamp,
     },
     egress::{Client, Policy},
     entropy::Entropy,
@@ -51,6 +51,8 @@ pub(super) const ROOM: usize = 32 * 1024;
 const ASKS_MAX: usize = 1024;
 /// Lanes whose pages are read at once.
 const PAGE_READERS: usize = 2;
+/// A step of the wall clock is noticed after this at the latest.
+const STEP_NOTICED: Micros = Micros::from_secs(1);
 /// How often lanes with nothing to remember are let go.
 const SWEEP_EVERY: Micros = Micros::from_secs(30);
 /// A store that cannot be read is asked again after this.
@@ -115,6 +117,8 @@ pub struct Dispatcher {
     /// Latencies of endpoints whose lanes were dropped.
     latencies: FxHashMap<EndpointKey, Latency>,
     swept_at: Timestamp,
+    /// The clock as it was last read, to see whether it stepped since.
+    read: Now,
     observer: Observer,
     /// Pages read at once at most, so that many lanes, as after a start, leave
     /// readers to the callers.
@@ -188,7 +192,8 @@ impl Dispatcher {
         hands.mark_changed();
         let tasks = TaskTracker::new();
         tasks.spawn(keep(Arc::clone(&store), kept));
-        let now = clock.now();
+        let read = clock.read();
+        let now = read.steady;
         let lease_of_attempts = Arc::clone(&lease);
         let context = Context {
             store: Arc::clone(&store),
@@ -230,6 +235,7 @@ impl Dispatcher {
             slots,
             latencies: FxHashMap::default(),
             swept_at: now,
+            read,
             observer: Observer::default(),
             page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
         };
@@ -243,18 +249,19 @@ impl Dispatcher {
     /// grace. Fails only if the feed cannot be followed.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), feed::Error> {
         while !stop.is_cancelled() {
-            let now = self.clock.now();
-            self.change_hands(now);
-            let moved = self.follow(now).await?;
-            self.land(now);
-            self.reroute(now);
-            self.fetch(now);
-            self.fire(now);
-            self.learn_overdue(now);
-            self.pump(now);
+            let now = self.clock.read();
+            self.notice_step(&now);
+            self.change_hands(now.steady);
+            let moved = self.follow(&now).await?;
+            self.land(&now);
+            self.reroute(&now);
+            self.fetch(now.steady);
+            self.fire(now.steady);
+            self.learn_overdue(now.steady);
+            self.pump(&now);
             self.record();
             self.see_off();
-            self.sweep(now);
+            self.sweep(now.steady);
             if moved {
                 // More may be there; give the attempts just started their turn, and
                 // those who ask too.
@@ -264,13 +271,14 @@ impl Dispatcher {
             }
             let timer = self.timers.first().map(|(at, _)| *at);
             let next = [timer, self.slots.overdue_at()].into_iter().flatten().min();
-            let pause = next.map_or(SWEEP_EVERY, |at| at.since(self.clock.now()));
+            // A timer may stand for a time of day, which a step brings nearer.
+            let pause = next.map_or(SWEEP_EVERY, |at| at.since(self.clock.now()).min(STEP_NOTICED));
             tokio::select! {
                 () = stop.cancelled() => {}
                 _ = self.cursor.wait() => {}
                 Some(ask) = self.questions.recv() => self.answer(ask),
                 Some(page) = self.pages.recv() => self.take_page(page),
-                Some(found) = self.found.recv() => self.begin(found, self.clock.now()),
+                Some(found) = self.found.recv() => self.begin(found, &self.clock.read()),
                 Some(fetched) = self.fetched.recv() => self.take_fetched(fetched),
                 _ = self.hands.changed() => self.hands.mark_changed(),
                 () = self.lease.begins() => {}
@@ -288,7 +296,7 @@ impl Dispatcher {
             self.take_page(page);
         }
         while let Ok(found) = self.found.try_recv() {
-            self.begin(found, self.clock.now());
+            self.begin(found, &self.clock.read());
         }
         while let Ok(fetched) = self.fetched.try_recv() {
             self.take_fetched(fetched);
@@ -304,8 +312,8 @@ impl Dispatcher {
         let grace = tokio::time::sleep(self.config.grace);
         tokio::pin!(grace);
         loop {
-            while self.follow(self.clock.now()).await? {}
-            self.land(self.clock.now());
+            while self.follow(&self.clock.read()).await? {}
+            self.land(&self.clock.read());
             self.record();
             if self.slots.is_empty() {
                 return Ok(());
@@ -323,7 +331,7 @@ impl Dispatcher {
     }
 
     /// Takes what attempts have come to.
-    fn land(&mut self, now: Timestamp) {
+    fn land(&mut self, now: &Now) {
         while let Ok(finish) = self.landings.try_recv() {
             self.finished.push(finish);
         }
@@ -333,9 +341,10 @@ impl Dispatcher {
             let (Some(attempt), Some(slot)) = (&finish.attempt, self.lanes.get_mut(&key)) else { continue };
             let signal = Signal::of(attempt.failure.as_ref().map(|failure| failure.cause));
             let quiet = quiet_until(&slot.lane.endpoint().retry, attempt);
+            let quiet = quiet.map(|until| now.end_of_wait(attempt.ended_at(), until));
             slot.latency.observe(attempt.duration);
             self.slots.ended(pos);
-            slot.lane.land(pos, signal, quiet, now);
+            slot.lane.land(pos, signal, quiet, now.steady);
             self.keep(key, now);
             self.wake(key);
         }
@@ -351,7 +360,7 @@ impl Dispatcher {
     }
 
     /// Takes a batch from the feed; says whether the cursor moved.
-    pub(super) async fn follow(&mut self, now: Timestamp) -> Result<bool, feed::Error> {
+    pub(super) async fn follow(&mut self, now: &Now) -> Result<bool, feed::Error> {
         let before = self.cursor.position();
         let heard = match self.cursor.step(BATCH).await {
             Ok(feed::Step::Changes(changes)) => {
@@ -378,7 +387,7 @@ impl Dispatcher {
         Ok(self.cursor.position() != before)
     }
 
-    pub(super) fn learn(&mut self, change: &Change, now: Timestamp) {
+    pub(super) fn learn(&mut self, change: &Change, now: &Now) {
         self.observer.change(change, self.store.directory());
         let (delivery, key) = (&change.delivery, change.delivery.endpoint);
         // What came before its share did is in the store as it is now.
@@ -389,7 +398,7 @@ impl Dispatcher {
         if change.attempt.is_some() && self.slots.release(delivery.id.pos()).is_some() {
             self.ready.end(delivery.tenant);
         }
-        if !self.ensure_lane(key, now) {
+        if !self.ensure_lane(key, now.steady) {
             return;
         }
         if let Some(slot) = self.lanes.get_mut(&key)
@@ -401,7 +410,7 @@ impl Dispatcher {
     }
 
     /// Offers a delivery to its lane.
-    pub(super) fn offer(&mut self, delivery: &Arc<Delivery>, now: Timestamp) {
+    pub(super) fn offer(&mut self, delivery: &Arc<Delivery>, now: &Now) {
         let key = delivery.endpoint;
         let Some(slot) = self.lanes.get_mut(&key) else { return };
         // Beyond the window only what has its event at hand: the others come with it in
@@ -414,7 +423,7 @@ impl Dispatcher {
     }
 
     /// Takes over changes of endpoints.
-    fn reroute(&mut self, now: Timestamp) {
+    fn reroute(&mut self, now: &Now) {
         for key in self.store.routes().take_changed() {
             let Some(endpoint) = self.store.routes().get(key) else {
                 self.close_lane(key);
@@ -425,7 +434,7 @@ impl Dispatcher {
             if let Some(slot) = self.lanes.get_mut(&key) {
                 slot.caller = caller;
                 slot.weight = weight;
-                slot.lane.set_endpoint(endpoint, now);
+                slot.lane.set_endpoint(endpoint, now.steady);
                 self.keep(key, now);
                 self.wake(key);
             }
@@ -434,12 +443,12 @@ impl Dispatcher {
     }
 
     /// Does what callers asked of circuit breakers, on this instance or another.
-    fn command_breakers(&mut self, now: Timestamp) {
+    fn command_breakers(&mut self, now: &Now) {
         for (key, command) in self.store.routes().take_breaker_commands() {
             if let Some(slot) = self.lanes.get_mut(&key) {
                 match command {
                     BreakerCommand::Close => slot.lane.reset(),
-                    BreakerCommand::Probe => slot.lane.probe_now(now),
+                    BreakerCommand::Probe => slot.lane.probe_now(now.steady),
                 }
                 self.keep(key, now);
                 self.wake(key);
@@ -448,12 +457,12 @@ impl Dispatcher {
     }
 
     /// Has the store keep how a lane stands, for the next owner of its endpoint.
-    fn keep(&mut self, key: EndpointKey, now: Timestamp) {
+    fn keep(&mut self, key: EndpointKey, now: &Now) {
         let Some(slot) = self.lanes.get_mut(&key) else { return };
-        let kept = slot.lane.kept(now);
+        let kept = slot.lane.kept(now.steady);
         if kept != slot.kept {
             slot.kept = kept;
-            let _ = self.kept_out.send((key, kept));
+            let _ = self.kept_out.send((key, kept.map(|kept| kept.moved(|at| now.wall_at(at)))));
         }
     }
 
@@ -467,6 +476,21 @@ impl Dispatcher {
         }
     }
 
+    /// After a step of the wall clock, lanes that wait for a time of day wait too long, or
+    /// not long enough.
+    fn notice_step(&mut self, now: &Now) {
+        if now.stepped_since(&self.read) {
+            let by = now.wall.since(self.read.wall_at(now.steady));
+            tracing::warn!(
+                seconds = by.as_secs_f64(),
+                "the wall clock was set; what is due at a time of day follows it"
+            );
+            let waiting: Vec<_> = self.timers.iter().map(|(_, key)| *key).collect();
+            waiting.into_iter().for_each(|key| self.wake(key));
+        }
+        self.read = *now;
+    }
+
     fn fire(&mut self, now: Timestamp) {
         while let Some(&(at, key)) = self.timers.first() {
             if at > now {
@@ -478,7 +502,7 @@ impl Dispatcher {
 
     /// Asks queued lanes in turn, one step each, until all wait or their classes may hold
     /// no more slots.
-    fn pump(&mut self, now: Timestamp) {
+    fn pump(&mut self, now: &Now) {
         // Once the lease goes on, the loop comes here again.
         while self.lease.holds(self.clock.now()) {
             let Some((class, key)) = self.ready.pop(|class| self.slots.may_begin(class)) else { return };
@@ -505,11 +529,17 @@ impl Dispatcher {
                     let task = self.tasks.spawn(Box::pin(async move {
                         let _ = out.send(attempt::run(&context, &caller, delivery, epoch).await);
                     }));
-                    self.slots.begin(pos, key, class, now, Flight { tenant, task: task.abort_handle() });
+                    self.slots.begin(
+                        pos,
+                        key,
+                        class,
+                        now.steady,
+                        Flight { tenant, task: task.abort_handle() },
+                    );
                     self.wake(key);
                 }
                 Step::Expire(delivery) => {
-                    self.finished.push(attempt::expired(delivery, epoch, now));
+                    self.finished.push(attempt::expired(delivery, epoch, now.wall));
                     self.wake(key);
                 }
                 Step::Page(page) => {
@@ -528,7 +558,7 @@ impl Dispatcher {
     }
 
     fn take_page(&mut self, (key, epoch, limit, page): PageRead) {
-        let now = self.clock.now();
+        let now = self.clock.read();
         if !self.tenures.is_current(key, epoch) {
             return;
         }
@@ -536,43 +566,38 @@ impl Dispatcher {
         match page {
             Ok(page) => {
                 let last = page.len() < limit;
-                slot.change(&mut self.beyond, |lane| lane.paged(page, last, now));
+                slot.change(&mut self.beyond, |lane| lane.paged(page, last, &now));
                 self.wake(key);
             }
             Err(error) => {
                 tracing::warn!(%error, "waiting deliveries could not be read; trying again");
                 slot.change(&mut self.beyond, Lane::page_failed);
-                self.set_timer(key, Some(now.plus(PAUSE.into())));
+                self.set_timer(key, Some(now.steady.plus(PAUSE.into())));
             }
         }
     }
 
     fn answer(&mut self, ask: Ask) {
-        let now = self.clock.now();
-        self.command_breakers(now);
+        let now = self.clock.read();
+        self.command_breakers(&now);
         match ask {
             Ask::Live(deliveries, reply) => {
                 let live = deliveries.iter().map(|delivery| match self.lanes.get_mut(&delivery.endpoint) {
-                    Some(slot) => slot.lane.live(delivery, now),
+                    Some(slot) => slot.lane.live(delivery, &now),
                     None => {
                         self.store.routes().get(delivery.endpoint).map_or_else(Live::default, |endpoint| {
-                            Lane::new(endpoint, None, now).live(delivery, now)
+                            Lane::new(endpoint, None, now.steady).live(delivery, &now)
                         })
                     }
                 });
-                let _ = reply.send(live.collect());
+                let shown =
+                    |live: Live| Live { held_until: live.held_until.map(|at| now.wall_at(at)), ..live };
+                let _ = reply.send(live.map(shown).collect());
             }
             Ask::Leave(shard, done) => self.leave((shard, done)),
             Ask::Circuits(keys, reply) => {
                 let circuit = |key: &EndpointKey| {
-                    self.lanes.get(key).map_or(Circuit::CLOSED, |slot| {
-                        let breaker = slot.lane.breaker();
-                        Circuit {
-                            position: breaker.position(),
-                            failures: breaker.failures(),
-                            opened_at: breaker.opened_at(),
-                        }
-                    })
+                    self.lanes.get(key).map_or(Circuit::CLOSED, |slot| Circuit::of(slot.lane.breaker(), &now))
                 };
                 let _ = reply.send(keys.iter().map(circuit).collect());
             }
@@ -596,26 +621,29 @@ impl Dispatcher {
         let caller = Arc::new(self.caller(Arc::clone(&endpoint)));
         let key = endpoint.key;
         let lane = match self.tenures.of(key) {
-            Some(tenure) => Lane::inherited(endpoint, stored, tenure.at, now),
-            None => Lane::new(endpoint, stored, now),
+            Some(tenure) if self.read.steady_at(endpoint.created_at) < tenure.at => {
+                Lane::inherited(endpoint, stored, tenure.at, now)
+            }
+            Some(_) | None => Lane::new(endpoint, stored, now),
         };
         let latency = self.latencies.remove(&key).unwrap_or_default();
         self.lanes.insert(key, Slot { lane, caller, weight, timer: None, latency, queued: None, kept: None });
     }
 
     /// Opens a lane for which something waits, or that stood in some way at its last home.
-    pub(super) fn open_inherited(&mut self, endpoint: &Arc<Endpoint>, kept: Option<&Kept>, now: Timestamp) {
+    pub(super) fn open_inherited(&mut self, endpoint: &Arc<Endpoint>, kept: Option<&Kept>, now: &Now) {
         let (key, tenure) = (endpoint.key, self.tenures.of(endpoint.key));
         if !self.lanes.contains_key(&key) {
-            self.open_lane(endpoint, tenure.map(|it| it.since), now);
+            self.open_lane(endpoint, tenure.map(|it| it.since), now.steady);
         }
-        let since = tenure.map_or(now, |tenure| tenure.at);
+        let since = tenure.map_or(now.steady, |tenure| tenure.at);
         if let (Some(slot), Some(kept)) = (self.lanes.get_mut(&key), kept) {
-            slot.lane.inherit(kept, since);
+            let kept = kept.moved(|at| now.steady_at(at));
+            slot.lane.inherit(&kept, since);
             if kept.opened_at.is_some() {
                 slot.latency.at_least(HANGING_AFTER);
             }
-            slot.kept = Some(*kept);
+            slot.kept = Some(kept);
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
     tenures::Tenures,
 };
 use crate::{
-    domain::{Delivery, EndpointKey, Pos, Timestamp},
+    domain::{Delivery, EndpointKey, Now, Pos, Timestamp},
     feed,
     store::{Entry, Mention},
 };
@@ -23,7 +23,7 @@ pub(super) type Fetched = (Vec<Wanted>, Vec<Arc<Delivery>>);
 
 impl Dispatcher {
     /// Takes up what another process committed.
-    pub(super) async fn hear(&mut self, entry: &Entry, now: Timestamp) -> Result<(), feed::Error> {
+    pub(super) async fn hear(&mut self, entry: &Entry, now: &Now) -> Result<(), feed::Error> {
         if entry.origin == self.store.shards().me() {
             // Of a commit whose answer was lost. What it recorded ends attempts here.
             let (mut after, upto) = (self.cursor.position(), entry.pos);
@@ -39,9 +39,9 @@ impl Dispatcher {
         };
         for (endpoint, turn_at, mentions) in entry.made() {
             let Some(epoch) = ours(&self.tenures, endpoint) else { continue };
-            let full = self.is_full() && self.ensure_lane(endpoint, now);
+            let full = self.is_full() && self.ensure_lane(endpoint, now.steady);
             if let Some(slot) = self.lanes.get_mut(&endpoint)
-                && (full || slot.lane.leaves(turn_at, now))
+                && (full || slot.lane.leaves(turn_at, now.steady))
             {
                 slot.change(&mut self.beyond, |lane| lane.leave_outside(turn_at, entry.pos));
                 // It may have had nothing to do.
@@ -106,7 +106,7 @@ impl Dispatcher {
 
     /// Offers what was read to its lanes.
     pub(super) fn take_fetched(&mut self, (mut asked, found): Fetched) {
-        let now = self.clock.now();
+        let now = self.clock.read();
         self.fetching = 0;
         // Lanes of a share that came anew meanwhile have read what waits.
         asked.retain(|(it, epoch)| self.tenures.is_current(it.endpoint, *epoch));
@@ -115,7 +115,7 @@ impl Dispatcher {
             let (pos, lane) = (delivery.id.pos(), self.lanes.get(&delivery.endpoint).map(|slot| &slot.lane));
             // What was changed since it was asked for is read once more.
             if lane.is_some_and(|lane| lane.is_news(pos)) && !self.wanted.contains_key(&pos) {
-                self.offer(delivery, now);
+                self.offer(delivery, &now);
             }
         }
         for key in current {

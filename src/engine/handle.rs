@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    domain::{Attempt, Delivery, Endpoint, EndpointKey, Event, Live, Shard, Timestamp},
-    machine::breaker::Position,
+    domain::{Attempt, Delivery, Endpoint, EndpointKey, Event, Live, Now, Shard, Timestamp},
+    machine::breaker::{Breaker, Position},
 };
 
-/// A circuit breaker as it stands.
+/// A circuit breaker as it stands, in wall time.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Circuit {
     /// Where it stands.
@@ -24,6 +24,16 @@ pub struct Circuit {
 impl Circuit {
     /// One that never opened.
     pub const CLOSED: Self = Self { position: Position::Closed, failures: 0, opened_at: None };
+
+    /// How a breaker stands now.
+    pub(super) fn of(breaker: &Breaker, now: &Now) -> Self {
+        let position = match breaker.position() {
+            Position::Open { until } => Position::Open { until: now.wall_at(until) },
+            position @ (Position::Closed | Position::HalfOpen) => position,
+        };
+        let opened_at = breaker.opened_at().map(|at| now.wall_at(at));
+        Self { position, failures: breaker.failures(), opened_at }
+    }
 }
 
 /// A question to the dispatcher.

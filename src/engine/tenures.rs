@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::dispatcher::{Dispatcher, PAUSE};
 use crate::{
-    domain::{EndpointKey, Pos, Shard, Timestamp},
+    domain::{EndpointKey, Now, Pos, Shard, Timestamp},
     machine::lane::Kept,
     store,
 };
@@ -139,7 +139,7 @@ impl Dispatcher {
     }
 
     /// Starts to work for shares whose waiting deliveries were found.
-    pub(super) fn begin(&mut self, (shards, waiting, kept): Found, now: Timestamp) {
+    pub(super) fn begin(&mut self, (shards, waiting, kept): Found, now: &Now) {
         let still = |tenures: &Tenures, (shard, epoch): &(Shard, u64)| {
             tenures.shares.get(shard).is_some_and(|it| it.epoch == *epoch && it.stage == Stage::Found)
         };

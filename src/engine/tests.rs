@@ -22,6 +22,8 @@ use crate::{
     store::{self, Created, Publish, Store},
 };
 
+mod clock;
+
 type Requests = Arc<Mutex<HashMap<String, u32>>>;
 
 /// A receiver that refuses the first `refusals` requests of each delivery.
@@ -57,8 +59,11 @@ async fn house(folder: &std::path::Path) -> House {
 
 /// One that does not run yet, on a store that is opened for it.
 async fn dispatcher(location: store::Location) -> (Dispatcher, Handle) {
+    dispatcher_at(location, Clock::system()).await
+}
+
+async fn dispatcher_at(location: store::Location, clock: Clock) -> (Dispatcher, Handle) {
     let (store, _) = Store::open(store::Config::sample(location)).await.unwrap();
-    let clock = Clock::system();
     let client = Client::new(egress::Config::default(), clock.clone(), Entropy::seeded(1)).unwrap();
     let config =
         Config { in_flight_max: 256, policy: Policy::loopback(), grace: std::time::Duration::from_secs(5) };
@@ -96,7 +101,7 @@ async fn endpoint(store: &Store, id: &str, url: &str, state: EndpointState) {
         rate_limit: RateLimit { disabled: true, ..RateLimit::default() },
         max_in_flight: 32,
         breaker: BreakerPolicy { disabled: true, ..BreakerPolicy::default() },
-        ..Endpoint::new(TenantKey::DEFAULT, id, url, Clock::system().now())
+        ..Endpoint::new(TenantKey::DEFAULT, id, url, Clock::system().wall())
     };
     assert!(matches!(store.create_endpoint(endpoint).await.unwrap(), Created::Done(_)));
 }
@@ -113,7 +118,7 @@ async fn publish(store: &Store, count: u32) {
         metadata: BTreeMap::new(),
     };
     let events = (0..count).map(event).collect();
-    let publish = Publish { events, atomic: false, in_turn: false, at: Clock::system().now(), salt: 3 };
+    let publish = Publish { events, atomic: false, in_turn: false, at: Clock::system().wall(), salt: 3 };
     store.publish(publish).await.unwrap();
 }
 
@@ -159,7 +164,7 @@ async fn what_waits_is_found_again_after_a_restart() {
         endpoint.state = EndpointState::Active;
         Ok::<(), ()>(())
     };
-    let now = Timestamp(second.clock.now().0);
+    let now = second.clock.wall();
     second.store.edit_endpoint(TenantKey::DEFAULT, "one".to_owned(), None, now, resume).await.unwrap();
     second.delivered(600).await;
     assert!(requests.lock().unwrap().values().all(|count| *count == 1));
@@ -248,7 +253,7 @@ async fn what_was_learned_just_before_its_share_came_is_sent() {
     // Between this look at the shares and the next they come, and the feed tells of a delivery.
     store.claim(Shard::all().map(|shard| (shard, 0)).collect()).await.unwrap();
     publish(&store, 1).await;
-    while dispatcher.follow(dispatcher.clock.now()).await.unwrap() {}
+    while dispatcher.follow(&dispatcher.clock.read()).await.unwrap() {}
     let house = House::of(dispatcher, engine);
     let patience = std::time::Duration::from_secs(20);
     tokio::time::timeout(patience, house.delivered(1)).await.expect("it is delivered");
@@ -271,7 +276,7 @@ async fn with_another(url: &str) -> (Dispatcher, Handle, Arc<Store>) {
 /// Follows the feed to its end; how much there is to read then.
 async fn hear(dispatcher: &mut Dispatcher) -> usize {
     dispatcher.store.refresh().await.unwrap();
-    while dispatcher.follow(dispatcher.clock.now()).await.unwrap() {}
+    while dispatcher.follow(&dispatcher.clock.read()).await.unwrap() {}
     dispatcher.wanted.len()
 }
 

@@ -15,6 +15,10 @@
 //! in them, and need not be read again. What is left to the store is found by a later
 //! page, so nothing is lost between the two.
 //!
+//! Times are instants of the steady line, but for what callers set by the time of day: a
+//! delivery's first due time and its expiration. A lane that waits for one of those has to
+//! be asked again when the wall clock steps. See [`Now`].
+//!
 //! First tries and retries take turns when both are due: [`FIRST_TRIES_PER_RETRY`]
 //! of one for each of the other, so that neither a backlog of retries delays new
 //! events nor a flood of new events starves retries.
@@ -26,14 +30,14 @@ use std::sync::Arc;
 
 pub use self::outside::Page;
 use self::{
-    held::{Held, Place},
+    held::{Due, Held, Place},
     outside::Outside,
 };
 use super::{
     breaker::{Breaker, Position, Signal},
     bucket::Bucket,
 };
-use crate::domain::{Delivery, Endpoint, EndpointState, Hold, Live, Pos, Timestamp};
+use crate::domain::{Delivery, Endpoint, EndpointState, Hold, Live, Now, Pos, Timestamp};
 
 /// Waiting deliveries that any lane may hold.
 pub const WINDOW: usize = 256;
@@ -85,6 +89,15 @@ pub struct Kept {
     pub quiet_until: Option<Timestamp>,
 }
 
+impl Kept {
+    /// The same with each instant taken to another line of time: on the way to the store,
+    /// which keeps wall times, and back.
+    #[must_use]
+    pub fn moved(self, to: impl Fn(Timestamp) -> Timestamp) -> Self {
+        Self { opened_at: self.opened_at.map(&to), quiet_until: self.quiet_until.map(&to), ..self }
+    }
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -94,7 +107,7 @@ pub enum Step {
     Expire(Arc<Delivery>),
     /// Read these from the store and hand them to [`Lane::paged`].
     Page(Page),
-    /// Nothing until told of something, or until this instant.
+    /// Nothing until told of something, until the wall clock steps, or until this instant.
     Wait(Option<Timestamp>),
 }
 
@@ -121,11 +134,8 @@ impl Lane {
     /// A lane of an endpoint that had another home until an instant. What that sent just
     /// before is not known, so it starts with an empty bucket.
     pub fn inherited(endpoint: Arc<Endpoint>, stored: Option<Pos>, since: Timestamp, now: Timestamp) -> Self {
-        let mut lane = Self::new(endpoint, stored, now);
-        if lane.endpoint.created_at < since {
-            lane.bucket = Bucket::empty(lane.endpoint.rate_limit, since.min(now));
-        }
-        lane
+        let bucket = Bucket::empty(endpoint.rate_limit, since.min(now));
+        Self { bucket, ..Self::new(endpoint, stored, now) }
     }
 
     /// Takes it up as its last home left it, as of the instant it ceased to be that.
@@ -179,7 +189,7 @@ impl Lane {
 
     /// A delivery was made or changed. `room` is how many waiting deliveries the lane
     /// may hold while it flows, if more than a window.
-    pub fn offer(&mut self, delivery: Arc<Delivery>, room: usize, now: Timestamp) {
+    pub fn offer(&mut self, delivery: Arc<Delivery>, room: usize, now: &Now) {
         let pos = delivery.id.pos();
         self.outside.touch(pos);
         match self.held.places.get(&pos) {
@@ -199,7 +209,7 @@ impl Lane {
         }
         self.held.insert(delivery, self.outside.horizon(), now);
         if self.held() > WINDOW {
-            let room = if self.flows(now) { room.max(WINDOW) } else { WINDOW };
+            let room = if self.flows(now.steady) { room.max(WINDOW) } else { WINDOW };
             self.shed(room);
         }
     }
@@ -239,7 +249,7 @@ impl Lane {
     }
 
     /// The page that was asked for. `last` says that the store holds no more of it.
-    pub fn paged(&mut self, page: Vec<Arc<Delivery>>, last: bool, now: Timestamp) {
+    pub fn paged(&mut self, page: Vec<Arc<Delivery>>, last: bool, now: &Now) {
         let room = self.claimed();
         let end = page.last().map(|delivery| (delivery.turn_at, Pos(delivery.id.pos().0 + 1)));
         let horizon = self.outside.read(end.filter(|_| !last));
@@ -293,11 +303,11 @@ impl Lane {
     }
 
     /// The next thing to do; `room` as for [`Lane::offer`]. Call until it says to wait.
-    pub fn next(&mut self, room: usize, now: Timestamp) -> Step {
+    pub fn next(&mut self, room: usize, now: &Now) -> Step {
         self.held.promote(now);
         // What is recorded slowly, or not at all on a full disk, must not pile up.
         if let Some(&(at, pos)) = self.held.expiring.first()
-            && at <= now
+            && at <= now.wall
             && self.ending < UNRECORDED_MAX
             && let Some(delivery) = self.held.take(pos)
         {
@@ -305,15 +315,16 @@ impl Lane {
             self.ending += 1;
             return Step::Expire(delivery);
         }
-        if let Some(page) = self.page(room, now) {
+        if let Some(page) = self.page(room, now.steady) {
             return Step::Page(page);
         }
-        let expiry = self.held.expiring.first().map(|(at, _)| *at).filter(|at| *at > now);
+        let expiry = self.held.expiring.first().map(|(at, _)| *at).filter(|at| *at > now.wall);
+        let expiry = expiry.map(|at| now.steady_at(at));
         if self.held.first_tries.is_empty() && self.held.retries.is_empty() {
-            let due = self.held.waiting.first_key_value().map(|((at, _), _)| *at);
+            let due = self.held.next_due(now);
             return Step::Wait([due, expiry].into_iter().flatten().min());
         }
-        match self.gate(now) {
+        match self.gate(now.steady) {
             Some((hold, until)) => {
                 if hold != Hold::MaxInFlight {
                     // Room is for lanes that flow.
@@ -367,16 +378,17 @@ impl Lane {
 
     /// What holds for an open delivery now. A hold is told if the delivery would
     /// wait for it at its due time too, as far as can be said now.
-    pub fn live(&mut self, delivery: &Delivery, now: Timestamp) -> Live {
+    pub fn live(&mut self, delivery: &Delivery, now: &Now) -> Live {
         if let Some(Place::InFlight | Place::Landed) = self.held.places.get(&delivery.id.pos()) {
             return Live { in_flight: true, ..Live::default() };
         }
+        let due = Due::of(delivery, now).steady(now);
         let lasts = |hold: Hold, until: Option<Timestamp>| match hold {
             Hold::Paused | Hold::Disabled => true,
-            Hold::RetryAfter | Hold::CircuitOpen => until.is_none_or(|until| until >= delivery.due_at),
-            Hold::Rate | Hold::MaxInFlight => delivery.due_at <= now,
+            Hold::RetryAfter | Hold::CircuitOpen => until.is_none_or(|until| until >= due),
+            Hold::Rate | Hold::MaxInFlight => due <= now.steady,
         };
-        let held = self.gate(now).filter(|(hold, until)| lasts(*hold, *until));
+        let held = self.gate(now.steady).filter(|(hold, until)| lasts(*hold, *until));
         Live {
             in_flight: false,
             hold: held.map(|(hold, _)| hold),

@@ -57,7 +57,7 @@ pub(super) async fn admit(app: &App, file: Option<&Path>) -> Result<Option<Strin
 /// token.
 pub fn make(path: &Path, clock: &Clock, entropy: &Entropy) -> Result<String, Error> {
     let random = Pos(u64::from_be_bytes(entropy.bytes()));
-    let id = ApiKeyId(Uid::new(clock.now(), entropy.salt(), random));
+    let id = ApiKeyId(Uid::new(clock.wall(), entropy.salt(), random));
     let token = app::token(id, entropy.bytes());
     let line = format!("{id} {}\n", hex::encode(app::hash(&token)));
     let new = fs::OpenOptions::new().write(true).create_new(true).open(path);

@@ -41,7 +41,7 @@ pub(super) fn config(
         location,
         instance: InstanceId(i64::from_be_bytes(entropy.bytes()) & i64::MAX),
         name: name(given.instance_name.as_deref(), host().as_deref(), listening),
-        started_at: clock.now(),
+        started_at: clock.wall(),
         vault,
         incarnation: entropy.salt(),
         queue_max: 10_000_000,

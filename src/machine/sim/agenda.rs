@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::store::Flight;
-use crate::domain::{Delivery, Timestamp};
+use crate::domain::{Delivery, Micros, Timestamp};
 
 /// Something that happens at an instant. `life` names the engine process it
 /// belongs to: what was meant for a process that is gone happens to nobody.
@@ -22,6 +22,8 @@ pub enum Happening {
     Told { life: u32, endpoint: usize },
     /// The engine looks at the feed.
     Tail { life: u32 },
+    /// Somebody sets the wall clock forward or back.
+    Step { by: Micros },
     /// A lane has waited long enough.
     Wake { life: u32, endpoint: usize, at: Timestamp },
     /// A page has been read, or could not be.

@@ -34,11 +34,17 @@ pub enum Bug {
     EndpointNotTold,
     /// A failed commit is not tried again.
     BatchDropped,
+    /// The wall clock is read at the start and never again.
+    WallReadOnce,
+    /// What a wall time meant before the wall clock stepped is forgotten.
+    StepForgotten,
+    /// Lanes are not asked again after the wall clock stepped.
+    StepNotNoticed,
 }
 
 impl Bug {
     /// Every mistake.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::AckBeforeCommit,
         Self::NoRevisionGuard,
         Self::TerminalOverwritten,
@@ -54,6 +60,9 @@ impl Bug {
         Self::FeedFromTooLate,
         Self::EndpointNotTold,
         Self::BatchDropped,
+        Self::WallReadOnce,
+        Self::StepForgotten,
+        Self::StepNotNoticed,
     ];
 
     /// The mistake of this name.

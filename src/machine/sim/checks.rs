@@ -9,7 +9,7 @@ use super::{
     watch::{Rows, Watch},
 };
 use crate::{
-    domain::{Attempt, Delivery, Endpoint, Micros, Pos, State, Timestamp},
+    domain::{Attempt, Delivery, Endpoint, Micros, Now, Pos, State, Timestamp},
     machine::lane::Lane,
 };
 
@@ -36,6 +36,7 @@ pub struct Checks {
 struct Account {
     requests: u32,
     recorded: u32,
+    /// On the steady line.
     not_before: Timestamp,
 }
 
@@ -58,8 +59,13 @@ impl Checks {
     }
 
     /// The engine started.
-    pub fn started(&mut self, endpoints: &[Arc<Endpoint>], now: Timestamp) {
-        self.watches = endpoints.iter().map(|it| Watch::new(Arc::clone(it), now)).collect();
+    pub fn started(&mut self, store: &Store, now: Timestamp, offset: Micros) {
+        self.watches = store.endpoints.iter().map(|it| Watch::new(Arc::clone(it), now)).collect();
+        // A process that starts has nothing but the time of day to go by.
+        for (pos, row) in store.rows.iter().filter(|(_, row)| row.is_open()) {
+            let account = self.accounts.entry(*pos).or_default();
+            account.not_before = account.not_before.min(row.due_at.minus(offset));
+        }
     }
 
     /// The engine died: what it sent and had not recorded is sent once more.
@@ -69,14 +75,14 @@ impl Checks {
     }
 
     /// A request goes out.
-    pub fn sent(&mut self, delivery: &Delivery, lane: &Lane, rows: &Rows, now: Timestamp) {
+    pub fn sent(&mut self, delivery: &Delivery, lane: &Lane, rows: &Rows, now: &Now) {
         let pos = delivery.id.pos();
         self.requests += 1;
         let account = self.accounts.entry(pos).or_default();
         account.requests += 1;
         let account = *account;
         self.hold(
-            now >= account.not_before,
+            now.steady >= account.not_before,
             pos,
             "sent earlier than its retry policy and its receiver allow",
         );
@@ -120,7 +126,7 @@ impl Checks {
     pub fn committed(&mut self, before: Option<&Delivery>, after: &Delivery, attempt: bool) {
         let pos = after.id.pos();
         let Some(before) = before else {
-            self.accounts.insert(pos, Account { not_before: after.due_at, ..Account::default() });
+            self.accounts.insert(pos, Account::default());
             return self.hold(after.revision == 1, pos, "does not begin at revision 1");
         };
         self.hold(after.revision == before.revision + 1, pos, "a revision is missing or used twice");

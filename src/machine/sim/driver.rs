@@ -24,14 +24,14 @@ impl World {
     /// Does what a lane asks for until it has nothing to ask.
     pub fn drive(&mut self, at: usize) {
         for _ in 0..STEPS_MAX {
-            let now = self.now;
+            let (now, reading) = (self.clock(), self.reading());
             let Some(engine) = &mut self.engine else { return };
             let (life, place) = (engine.life, &mut engine.lanes[at]);
             let Some(lane) = &mut place.lane else { return };
-            let step = lane.next(self.room, now);
+            let step = lane.next(self.room, &reading);
             match step {
                 Step::Send(delivery) => {
-                    self.checks.sent(&delivery, lane, &self.store.rows, now);
+                    self.checks.sent(&delivery, lane, &self.store.rows, &now);
                     if self.bug == Some(Bug::TwoProbes) && lane.breaker().position() == Position::HalfOpen {
                         lane.reset();
                     }
@@ -41,7 +41,7 @@ impl World {
                 Step::Expire(delivery) => {
                     self.checks.watches[at].expires(&delivery);
                     self.trace(|| format!("  expire {}", delivery.id.pos().0));
-                    if delivery.expires_at.is_none_or(|end| end > now) {
+                    if delivery.expires_at.is_none_or(|end| end > now.wall) {
                         self.checks.fail("expired before its end");
                     }
                     self.write(Write::Expire(delivery));
@@ -117,6 +117,20 @@ impl World {
         place.wake_at = until;
         if lane.is_idle(self.now) && self.chance.happens(0.3) {
             place.lane = None;
+        }
+        self.prompt(at);
+    }
+
+    /// A lane at rest leaves nothing that is due and that nothing holds back.
+    pub fn prompt(&mut self, at: usize) {
+        let now = self.clock();
+        let Some(lane) = self.engine.as_mut().and_then(|engine| engine.lanes[at].lane.as_mut()) else {
+            return;
+        };
+        if lane.gate(now.steady).is_none()
+            && let Some(pos) = self.checks.watches[at].kept_waiting(lane, &now)
+        {
+            self.checks.fail(format!("delivery {} is due and not sent", pos.0));
         }
     }
 }

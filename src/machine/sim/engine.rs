@@ -11,7 +11,7 @@ use super::{
     world::World,
 };
 use crate::{
-    domain::{Answer, Delivery, Endpoint, Pos, State, Timestamp},
+    domain::{Answer, Delivery, Endpoint, Pos, State, Steps, Timestamp},
     machine::{
         breaker::Signal,
         judge::{self, Next},
@@ -50,7 +50,9 @@ impl World {
     /// The engine starts: it knows nothing but the position of the feed.
     pub fn start(&mut self) {
         self.life += 1;
-        self.checks.started(&self.store.endpoints, self.now);
+        // What the wall clock did before is not known to a process.
+        self.steps = Steps::none(self.offset);
+        self.checks.started(&self.store, self.now, self.offset);
         let older = if self.bug == Some(Bug::StoredTooLittle) { 2 } else { 1 };
         let stored = self.store.rows.last_key_value().map(|(pos, _)| Pos(pos.0 / older));
         let place = |endpoint: &Arc<Endpoint>| {
@@ -86,12 +88,13 @@ impl World {
 
     /// One change of the feed.
     fn hear(&mut self, entry: &Entry) {
+        let (clock, reading) = (self.clock(), self.reading());
         let Some(engine) = &mut self.engine else { return };
         let (delivery, now) = (&entry.delivery, self.now);
         let (pos, at) = (delivery.id.pos(), delivery.endpoint.0 as usize - 1);
         let place = &mut engine.lanes[at];
         let watch = &mut self.checks.watches[at];
-        watch.told(delivery);
+        watch.told(delivery, &clock);
         if self.bug == Some(Bug::NewcomersForgotten) && place.paging && delivery.revision == 1 {
             return;
         }
@@ -103,7 +106,7 @@ impl World {
             watch.recorded(pos);
             lane.recorded(pos);
         }
-        lane.offer(Arc::clone(delivery), self.room, now);
+        lane.offer(Arc::clone(delivery), self.room, &reading);
         self.drive(at);
     }
 
@@ -132,6 +135,7 @@ impl World {
 
     /// A page has been read, or not.
     pub fn paged(&mut self, at: usize, page: Option<Vec<Arc<Delivery>>>, last: bool) {
+        let (clock, reading) = (self.clock(), self.reading());
         let Some(engine) = &mut self.engine else { return };
         let place = &mut engine.lanes[at];
         place.paging = false;
@@ -139,8 +143,8 @@ impl World {
         match page {
             None => lane.page_failed(),
             Some(page) => {
-                page.iter().for_each(|it| self.checks.watches[at].paged(it, lane));
-                lane.paged(page, last, self.now);
+                page.iter().for_each(|it| self.checks.watches[at].paged(it, lane, &clock));
+                lane.paged(page, last, &reading);
             }
         }
         if let Err(message) = self.checks.watches[at].complete(lane, &self.store.rows) {
@@ -150,20 +154,22 @@ impl World {
     }
 
     /// An attempt is over: it is judged, and its result goes to the writer.
-    pub fn ended(&mut self, flight: Box<Flight>) {
+    pub fn ended(&mut self, mut flight: Box<Flight>) {
+        let wall = self.wall();
+        flight.outcome.started_at = wall.minus(flight.outcome.duration);
         let Some(engine) = &mut self.engine else { return };
         let pos = flight.before.id.pos();
         let at = flight.before.endpoint.0 as usize - 1;
         let policy = &engine.lanes[at].endpoint.retry;
         let verdict = judge::judge(&flight.before, policy, &flight.outcome, self.chance.unit());
         if let Next::RetryAt(due_at) = verdict.next
-            && due_at <= self.now
+            && due_at <= wall
         {
             self.checks.fail(format!("delivery {}: retried at once", pos.0));
         }
         let ended_at = flight.outcome.started_at.plus(flight.outcome.duration);
         let asked = |answer: &Answer| asked_wait(policy, answer, ended_at);
-        let quiet = flight.outcome.result.as_ref().ok().and_then(asked).map(|wait| ended_at.plus(wait));
+        let quiet = flight.outcome.result.as_ref().ok().and_then(asked).map(|wait| self.now.plus(wait));
         let signal = Signal::of(verdict.failure.as_ref().map(|failure| failure.cause));
         let leaks = self.bug == Some(Bug::SlotLeaks) && self.store.rows[&pos].state == State::Cancelled;
         if let Some(lane) = engine.lanes[at].lane.as_mut().filter(|_| !leaks) {

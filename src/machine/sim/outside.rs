@@ -35,7 +35,7 @@ impl World {
 
     fn soon(&mut self) -> Timestamp {
         let most = self.chance.pick(&[1_000, 20_000, 300_000]);
-        self.now.plus(self.chance.millis(1, most))
+        self.wall().plus(self.chance.millis(1, most))
     }
 
     /// Someone cancels deliveries, or wants them at once.

@@ -2,7 +2,7 @@
 //! rather than as the machine does it: an error would have to be made twice.
 
 use crate::{
-    domain::{BreakerPolicy, Micros, Pos, RateLimit, RetryPolicy, Timestamp},
+    domain::{BreakerPolicy, Delivery, Micros, Now, Pos, RateLimit, RetryPolicy, Timestamp},
     machine::breaker::Signal,
 };
 
@@ -90,6 +90,17 @@ impl Circuit {
                 }
             }
         }
+    }
+}
+
+/// When a delivery is due: at once, after its wait, or at its time of day; on the steady
+/// line.
+pub fn due(delivery: &Delivery, now: &Now) -> Timestamp {
+    let (set_at, due_at) = (delivery.updated_at, delivery.due_at);
+    match delivery.attempts {
+        _ if due_at <= set_at => Timestamp::default(),
+        0 => now.steady_at(due_at),
+        1.. => now.end_of_wait(set_at, due_at),
     }
 }
 

@@ -86,6 +86,13 @@ impl Scenario {
         if chance.happens(0.3) {
             agenda.add(at(chance), Happening::Crash);
         }
+        if chance.happens(0.3) {
+            for _ in 0..chance.within(1, 4) {
+                let span = chance.pick(&[2, 20, 300, 3_600]);
+                let by = Micros::from_secs(if chance.happens(0.5) { span } else { -span });
+                agenda.add(at(chance), Happening::Step { by });
+            }
+        }
         agenda.add(BEGIN.plus(Micros::from_millis(length)), Happening::Heal);
         Self { endpoints, faults, agenda }
     }

@@ -6,9 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::rules::{Circuit, Rate};
+use super::rules::{Circuit, Rate, due};
 use crate::{
-    domain::{Delivery, Endpoint, EndpointState, Pos, Timestamp},
+    domain::{Delivery, Endpoint, EndpointState, Now, Pos, Timestamp},
     machine::{
         breaker::Signal,
         lane::{FIRST_TRIES_PER_RETRY, Lane, UNRECORDED_MAX, WINDOW},
@@ -22,7 +22,8 @@ const LOOK: usize = 16;
 /// Deliveries as they are stored.
 pub type Rows = BTreeMap<Pos, Arc<Delivery>>;
 
-type Queue = BTreeMap<(Timestamp, Pos), Timestamp>;
+/// By turn, each with when it is due whatever the wall clock does from here on.
+type Queue = BTreeMap<(Timestamp, Pos), (Arc<Delivery>, Timestamp)>;
 
 /// What the engine was told and did about one endpoint.
 pub struct Watch {
@@ -35,7 +36,7 @@ pub struct Watch {
     /// Found the endpoint gone, which is not recorded yet.
     gone: HashSet<Pos>,
     known: HashMap<Pos, Arc<Delivery>>,
-    /// Due times by turn, of open deliveries never tried.
+    /// Open deliveries never tried, by turn.
     first_tries: Queue,
     /// The same of those tried before.
     retries: Queue,
@@ -75,16 +76,16 @@ impl Watch {
     }
 
     /// A page speaks of a delivery. What the lane has or knows better, it keeps.
-    pub fn paged(&mut self, delivery: &Arc<Delivery>, lane: &Lane) {
+    pub fn paged(&mut self, delivery: &Arc<Delivery>, lane: &Lane, now: &Now) {
         let pos = delivery.id.pos();
         let newer = self.known.get(&pos).is_none_or(|known| known.revision < delivery.revision);
         if newer && !lane.holds(pos) {
-            self.told(delivery);
+            self.told(delivery, now);
         }
     }
 
     /// The feed speaks of a delivery.
-    pub fn told(&mut self, delivery: &Arc<Delivery>) {
+    pub fn told(&mut self, delivery: &Arc<Delivery>, now: &Now) {
         let pos = delivery.id.pos();
         if let Some(known) = self.known.get(&pos) {
             let turn = (known.turn_at, pos);
@@ -94,7 +95,15 @@ impl Watch {
         self.known.insert(pos, Arc::clone(delivery));
         if delivery.is_open() {
             let queue = if delivery.attempts == 0 { &mut self.first_tries } else { &mut self.retries };
-            queue.insert((delivery.turn_at, pos), delivery.due_at);
+            let fixed = if delivery.attempts > 0 { due(delivery, now) } else { Timestamp::MAX };
+            queue.insert((delivery.turn_at, pos), (Arc::clone(delivery), fixed));
+        }
+    }
+
+    /// The wall clock is about to step: what is due by now stays due.
+    pub fn steps(&mut self, now: &Now) {
+        for (delivery, fixed) in self.first_tries.values_mut().filter(|(it, _)| due(it, now) <= now.steady) {
+            *fixed = due(delivery, now);
         }
     }
 
@@ -138,19 +147,25 @@ impl Watch {
         Ok(())
     }
 
+    /// A delivery that is due, in the lane's memory, and behind nothing that is only stored.
+    pub fn kept_waiting(&self, lane: &Lane, now: &Now) -> Option<Pos> {
+        let queues = [&self.first_tries, &self.retries];
+        let mut due = queues.into_iter().flat_map(|queue| all_due(queue, now));
+        // One whose time is over may be about to be recorded as expired.
+        let lives = |pos: &Pos| self.known[pos].expires_at.is_none_or(|end| end > now.wall);
+        due.find(|(turn, pos)| may_go(lane, (*turn, *pos)) && lives(pos)).map(|(_, pos)| *pos)
+    }
+
     /// A request goes out.
-    pub fn sent(
-        &mut self,
-        delivery: &Delivery,
-        lane: &Lane,
-        rows: &Rows,
-        now: Timestamp,
-    ) -> Result<(), String> {
+    pub fn sent(&mut self, delivery: &Delivery, lane: &Lane, rows: &Rows, now: &Now) -> Result<(), String> {
         let pos = delivery.id.pos();
         let known = self.known.get(&pos).ok_or("sent what was never told")?;
         require(known.is_open(), || format!("sent although known to be {:?}", known.state))?;
-        require(delivery.due_at <= now, || format!("sent before {}", delivery.due_at))?;
-        require(delivery.expires_at.is_none_or(|at| at > now), || "sent after its end".to_owned())?;
+        let queue = if delivery.attempts > 0 { &self.retries } else { &self.first_tries };
+        let fixed = queue.get(&(delivery.turn_at, pos)).map_or(Timestamp::MAX, |(_, fixed)| *fixed);
+        let due_at = due(delivery, now).min(fixed);
+        require(due_at <= now.steady, || format!("sent before {}", delivery.due_at))?;
+        require(delivery.expires_at.is_none_or(|at| at > now.wall), || "sent after its end".to_owned())?;
         let state = self.endpoint.state;
         require(state == EndpointState::Active, || format!("sent to an endpoint that is {state:?}"))?;
         require(self.unsettled.insert(pos), || "sent twice at once".to_owned())?;
@@ -159,21 +174,15 @@ impl Watch {
         self.on_wire.insert(pos);
         let (flying, most) = (self.on_wire.len(), self.endpoint.max_in_flight);
         require(flying <= most as usize, || format!("{flying} in flight, {most} allowed"))?;
-        require(self.rate.sent(now), || "more requests than the rate limit allows".to_owned())?;
-        require(self.circuit.sent(pos, now), || "sent while the breaker is open".to_owned())?;
+        require(self.rate.sent(now.steady), || "more requests than the rate limit allows".to_owned())?;
+        require(self.circuit.sent(pos, now.steady), || "sent while the breaker is open".to_owned())?;
         require(self.gone.is_empty(), || "sent although the endpoint is gone".to_owned())?;
-        let quiet = self.quiet_until.is_some_and(|until| until > now);
+        let quiet = self.quiet_until.is_some_and(|until| until > now.steady);
         require(!quiet, || "sent although asked for silence".to_owned())?;
         self.in_order(delivery, lane, rows, now)
     }
 
-    fn in_order(
-        &mut self,
-        delivery: &Delivery,
-        lane: &Lane,
-        rows: &Rows,
-        now: Timestamp,
-    ) -> Result<(), String> {
+    fn in_order(&mut self, delivery: &Delivery, lane: &Lane, rows: &Rows, now: &Now) -> Result<(), String> {
         let turn = (delivery.turn_at, delivery.id.pos());
         let retry = delivery.attempts > 0;
         let queue = if retry { &mut self.retries } else { &mut self.first_tries };
@@ -181,13 +190,13 @@ impl Watch {
         // What has changed in the store since may be missing from a page.
         let (unsettled, known) = (&self.unsettled, &self.known);
         let waits = |pos: &Pos| !unsettled.contains(pos) && rows[pos].revision == known[pos].revision;
-        let passed = due(queue, now).find(|(_, pos)| waits(pos)).filter(|ahead| **ahead < turn);
+        let passed = all_due(queue, now).find(|(_, pos)| waits(pos)).filter(|ahead| **ahead < turn);
         if let Some(passed) = passed {
             return Err(format!("overtook {}", passed.1.0));
         }
-        let retry_due = due(&self.retries, now).any(|turn| may_go(lane, *turn));
+        let retry_due = all_due(&self.retries, now).any(|turn| may_go(lane, *turn));
         if retry {
-            let other_due = due(&self.first_tries, now).any(|turn| may_go(lane, *turn));
+            let other_due = all_due(&self.first_tries, now).any(|turn| may_go(lane, *turn));
             let greedy = self.retried_last && other_due;
             require(!greedy, || "two retries in a row while a first try is due".to_owned())?;
         }
@@ -200,8 +209,18 @@ impl Watch {
 }
 
 /// Deliveries of a queue that are due and known to the engine.
-fn due(queue: &Queue, now: Timestamp) -> impl Iterator<Item = &(Timestamp, Pos)> {
-    queue.iter().take(LOOK).filter(move |(_, due_at)| **due_at <= now).map(|(turn, _)| turn)
+/// Where steps of the wall clock left it open when a retry is due, the lane may take the
+/// later time.
+fn all_due<'q>(queue: &'q Queue, now: &Now) -> impl Iterator<Item = &'q (Timestamp, Pos)> + use<'q> {
+    let now = *now;
+    let is_due = move |delivery: &Delivery, fixed: Timestamp| {
+        due(delivery, &now) <= now.steady && (delivery.attempts == 0 || fixed <= now.steady)
+    };
+    queue
+        .iter()
+        .take(LOOK)
+        .filter(move |(_, (delivery, fixed))| is_due(delivery, *fixed))
+        .map(|(turn, _)| turn)
 }
 
 /// Whether a delivery waits in memory, and nothing before it waits elsewhere.

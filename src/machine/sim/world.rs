@@ -12,7 +12,7 @@ use super::{
     scenario::{self, Faults, Scenario},
     store::{Store, Write},
 };
-use crate::domain::{Endpoint, Micros, Timestamp};
+use crate::domain::{Endpoint, Micros, Now, Steps, Timestamp};
 
 /// After the faults have ended, everything is to be final within this time: the
 /// longest schedules, silences and backlogs at the lowest rate fit several times.
@@ -24,7 +24,12 @@ const RUSHES_MAX: u32 = 3;
 
 /// Everything there is.
 pub struct World {
+    /// On the steady line.
     pub now: Timestamp,
+    /// How far the wall clock is ahead of it.
+    pub offset: Micros,
+    /// Steps of the wall clock that the engine alive has seen.
+    pub steps: Steps,
     pub chance: Chance,
     pub faults: Faults,
     pub agenda: Agenda,
@@ -99,6 +104,8 @@ impl World {
         let receivers = endpoints.iter().map(|_| Receiver::random(&mut chance)).collect();
         Self {
             now: scenario::BEGIN,
+            offset: Micros::ZERO,
+            steps: Steps::none(Micros::ZERO),
             chance,
             faults,
             agenda,
@@ -129,6 +136,44 @@ impl World {
         }
     }
 
+    /// The time of day.
+    pub fn wall(&self) -> Timestamp {
+        self.now.plus(self.offset)
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> Now {
+        Now::new(self.now, self.wall(), self.steps)
+    }
+
+    /// The clock as the engine reads it.
+    pub fn reading(&self) -> Now {
+        match self.bug {
+            Some(Bug::WallReadOnce) => {
+                let first = self.steps.first();
+                Now::new(self.now, self.now.plus(first), Steps::none(first))
+            }
+            Some(Bug::StepForgotten) => Now::new(self.now, self.wall(), Steps::none(self.offset)),
+            _ => self.clock(),
+        }
+    }
+
+    /// Somebody sets the wall clock.
+    fn step(&mut self, by: Micros) {
+        self.trace(|| format!("the wall clock steps by {} s", by.as_secs_f64()));
+        let before = self.clock();
+        self.checks.watches.iter_mut().for_each(|watch| watch.steps(&before));
+        self.offset = self.offset.plus(by);
+        self.steps.note(self.now, self.offset);
+        let lanes = self.engine.as_ref().map_or(0, |engine| engine.lanes.len());
+        for at in 0..lanes {
+            if self.bug != Some(Bug::StepNotNoticed) {
+                self.drive(at);
+            }
+            self.prompt(at);
+        }
+    }
+
     fn happen(&mut self, happening: Happening) {
         let alive = self.engine.as_ref().map(|engine| engine.life);
         match happening {
@@ -153,6 +198,7 @@ impl World {
             }
             Happening::Ended { life, flight } if alive == Some(life) => self.ended(flight),
             Happening::Commit { life } if alive == Some(life) => self.commit(),
+            Happening::Step { by } => self.step(by),
             Happening::Heal => self.heal(),
             Happening::Start
             | Happening::Crash

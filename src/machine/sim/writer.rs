@@ -62,7 +62,7 @@ impl World {
     fn store_one(&mut self, write: &Write, life: u32) {
         let before: Vec<_> = self.store.endpoints.iter().map(|endpoint| endpoint.version).collect();
         let from = self.store.feed.len();
-        self.store.commit(write, self.now, self.bug, &mut self.checks);
+        self.store.commit(write, self.wall(), self.bug, &mut self.checks);
         for entry in &self.store.feed[from..] {
             let delivery = &entry.delivery;
             let (pos, revision) = (delivery.id.pos().0, delivery.revision);

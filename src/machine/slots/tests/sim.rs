@@ -7,7 +7,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use super::super::Slots;
 use crate::{
-    domain::{Endpoint, EndpointKey, Micros, Pos, RateLimit, TenantKey, Timestamp},
+    domain::{Endpoint, EndpointKey, Micros, Now, Pos, RateLimit, TenantKey, Timestamp},
     machine::{
         breaker::Signal,
         lane::{Lane, Step},
@@ -147,7 +147,7 @@ impl World {
         self.made += 1;
         let place = &mut self.places[number];
         let delivery = samples::delivery(place.lane.endpoint(), Pos(self.made), self.now);
-        place.lane.offer(Arc::new(delivery), 0, self.now);
+        place.lane.offer(Arc::new(delivery), 0, &Now::at(self.now));
         self.wake(number);
     }
 
@@ -201,7 +201,7 @@ impl World {
             place.queued = None;
             let cap = if self.bug == Some(Bug::NoCap) { u32::MAX } else { self.slots.in_flight_cap(class) };
             place.lane.set_in_flight_cap(cap);
-            match place.lane.next(0, self.now) {
+            match place.lane.next(0, &Now::at(self.now)) {
                 Step::Send(delivery) => {
                     let pos = delivery.id.pos();
                     let waited = self.now.since(delivery.created_at);
