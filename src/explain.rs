@@ -94,7 +94,7 @@ pub fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::Other(other) => match other.0.downcast_ref() {
             Some(Error::CaUsedAsEndEntity) => {
-                "is that of an authority: trust it by giving exactly this certificate, or use one that it issued"
+                "is that of an authority: a server needs one that the authority issued"
             }
             Some(Error::EndEntityUsedAsCa) => "was issued by a certificate that is no authority",
             Some(Error::UnsupportedCertVersion) => "is not of X.509 version 3",
@@ -175,6 +175,10 @@ mod tests {
                 "its certificate is not for a.example, only for b.example, 10.0.0.1",
             ),
             (name(&[]), "its certificate is not for a.example: it has no subject alternative name"),
+            (
+                other(webpki::Error::CaUsedAsEndEntity),
+                "its certificate is that of an authority: a server needs one that the authority issued",
+            ),
             (other(webpki::Error::UnsupportedCertVersion), "its certificate is not of X.509 version 3"),
             (other(webpki::Error::EmptyEkuExtension), "its certificate is not valid"),
             (
