@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("machine", &["domain"]),
     ("vault", &["domain", "entropy"]),
     ("store", &["domain", "explain", "machine", "vault"]),
-    ("feed", &["domain", "store"]),
+    ("feed", &["domain", "machine", "store"]),
     ("egress", &["domain", "clock", "entropy", "explain"]),
     ("engine", &["domain", "clock", "entropy", "signing", "content", "machine", "store", "feed", "egress"]),
     ("fleet", &["domain", "clock", "machine", "store", "engine"]),

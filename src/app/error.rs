@@ -118,9 +118,17 @@ pub enum Error {
         /// How much may.
         limit: u64,
     },
+    /// All connections that read the store are in use. Worth trying again in a while.
+    #[error("all {limit} connections that read the store are in use")]
+    ReadersBusy {
+        /// How many there are.
+        limit: u32,
+    },
     /// Too many open streams.
-    #[error("more than {limit} streams are open")]
+    #[error("{limit} streams of the {of} are open, and there may be no more")]
     TooManyStreams {
+        /// Whose streams: the `server` or the `connection`.
+        of: &'static str,
         /// How many there may be.
         limit: usize,
     },
@@ -274,6 +282,7 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::QueueFull { depth, limit } => Self::QueueFull { depth, limit },
+            store::Error::ReadersBusy { limit } => Self::ReadersBusy { limit },
             store::Error::Unavailable(_)
             | store::Error::Away(_)
             | store::Error::Full(_)

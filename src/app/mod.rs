@@ -57,9 +57,14 @@ use crate::{
     clock::Clock,
     domain::{EndpointKey, EventId, Pos, Timestamp, Uid},
     entropy::Entropy,
+    feed::History,
     fleet::Fleet,
     store::Store,
 };
+
+/// Pages of the store that watches read at the same moment: half of the connections that
+/// read a file, and a quarter of those to a server.
+const HISTORY_READS: usize = 2;
 
 /// How much of what there may be.
 #[derive(Clone, Debug)]
@@ -103,6 +108,8 @@ pub struct App {
     buckets: pace::Buckets,
     draining: CancellationToken,
     watches: Arc<Semaphore>,
+    /// Reads of the store by watches.
+    history: Arc<History>,
     publish_streams: Arc<Semaphore>,
     /// Deleted endpoints whose open deliveries are still to be cancelled.
     sweeps: Mutex<VecDeque<EndpointKey>>,
@@ -127,6 +134,7 @@ impl App {
             entropy,
             draining,
             watches: Arc::new(Semaphore::new(limits.watches_max)),
+            history: History::new(HISTORY_READS),
             publish_streams: Arc::new(Semaphore::new(limits.publish_streams_max)),
             limits,
             event_counts: count::EventCounts::default(),
@@ -170,7 +178,7 @@ impl App {
         if self.draining.is_cancelled() {
             return Err(Error::draining());
         }
-        Arc::clone(room).try_acquire_owned().map_err(|_| Error::TooManyStreams { limit })
+        Arc::clone(room).try_acquire_owned().map_err(|_| Error::TooManyStreams { of: "server", limit })
     }
 
     /// Bits for an id that no row numbers: the place of the position is random.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -20,14 +21,32 @@ const LONG: Duration = Duration::from_secs(20);
 struct House {
     app: Arc<App>,
     operations: JoinHandle<()>,
+    engine: JoinHandle<Result<(), crate::feed::Error>>,
     stop: CancellationToken,
-    _folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl House {
     /// With one endpoint, which nothing listens at: what is due ends as a dead letter.
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let house = Self::on(tempfile::tempdir().unwrap()).await;
+        house.app.create_endpoint("deaf".to_owned(), endpoint()).await.unwrap();
+        house
+    }
+
+    /// The same store, opened anew.
+    async fn restarted(mut self) -> Self {
+        self.stop.cancel();
+        let folder = self.folder.take().unwrap();
+        (&mut self.engine).await.unwrap().unwrap();
+        (&mut self.operations).await.unwrap();
+        self.app.store.close().await.unwrap();
+        // Gives back the lock of the file.
+        drop(self);
+        Self::on(folder).await
+    }
+
+    async fn on(folder: tempfile::TempDir) -> Self {
         let config = store::Config::sample(crate::store::Location::Directory(folder.path().to_owned()));
         let (store, _) = Store::open(config).await.unwrap();
         let (clock, entropy, stop) = (Clock::system(), Entropy::seeded(1), CancellationToken::new());
@@ -46,14 +65,13 @@ impl House {
         )
         .await
         .unwrap();
-        tokio::spawn(dispatcher.run(stop.child_token()));
-        let limits = Limits { targets: policy, ..Limits::default() };
+        let engine_task = tokio::spawn(dispatcher.run(stop.child_token()));
+        let limits = Limits { targets: policy, keys_required: false, ..Limits::default() };
         let fleet = Fleet::alone(Arc::clone(&store), engine);
         let app = Arc::new(App::new(store, fleet, clock, entropy, limits, stop.clone()));
-        app.create_endpoint("deaf".to_owned(), endpoint()).await.unwrap();
         let (runner, until) = (Arc::clone(&app), stop.clone());
         let operations = tokio::spawn(async move { runner.run_operations(until).await });
-        Self { app, operations, stop, _folder: folder }
+        Self { app, operations, engine: engine_task, stop, folder: Some(folder) }
     }
 
     async fn publish(&self, event_type: &str, delay: Micros) -> Delivery {
@@ -185,4 +203,58 @@ async fn to_cancel_a_delivery_again_is_no_error_unless_it_ended_otherwise() {
         house.app.letters(TENANT, &of_type("dead"), Show::Basic, &PageQuery::default()).await.unwrap();
     let refused = house.app.cancel_delivery(TENANT, letters[0].letter.delivery.id).await.unwrap_err();
     assert!(matches!(refused, Error::DeliveryState(State::DeadLetter)), "{refused:?}");
+}
+
+fn watch(start: WatchStart) -> Watch {
+    Watch {
+        filter: store::DeliveryFilter::default(),
+        start,
+        attempts: false,
+        progress: Duration::from_secs(60),
+        gather: Duration::ZERO,
+        batch_max: 100,
+        coalesce: true,
+    }
+}
+
+#[tokio::test]
+async fn a_watch_reads_the_next_response_when_its_client_has_room_for_it() {
+    let house = House::new().await;
+    let who = house.app.recognise(Shown::default()).unwrap();
+    let mut stream = house.app.watch(&who, watch(WatchStart::Now)).await.unwrap();
+    assert!(stream.next().await.unwrap().unwrap().changes.is_empty(), "where it starts");
+
+    let scheduled = house.publish("later", Micros::from_secs(3600)).await;
+    house.app.cancel_delivery(TENANT, scheduled.id).await.unwrap();
+    let batch = stream.next().await.unwrap().unwrap();
+    let states: Vec<_> = batch.changes.iter().map(|change| change.delivery.state).collect();
+    assert_eq!(states, [State::Cancelled], "the older change was not read before");
+}
+
+#[tokio::test]
+async fn reads_are_answered_while_watches_wait_for_their_turn_at_the_history() {
+    let house = House::new().await;
+    let scheduled = house.publish("later", Micros::from_secs(3600)).await;
+    let house = house.restarted().await;
+    let reader = crate::feed::Reader { tenant: TENANT, key: None };
+    let mut held = Vec::new();
+    while let Some(permit) = house.app.history.permit(reader).now_or_never() {
+        held.push(permit);
+    }
+    let who = house.app.recognise(Shown::default()).unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let mut stream = house.app.watch(&who, watch(WatchStart::Earliest)).await.unwrap();
+        assert!(stream.next().await.unwrap().unwrap().changes.is_empty(), "where it starts");
+        streams.push(stream);
+    }
+    let mut nexts: Vec<_> = streams.iter_mut().map(|stream| stream.next()).collect();
+    for next in &mut nexts {
+        assert!(futures_util::poll!(next).is_pending());
+    }
+    assert_eq!(house.delivery(scheduled.id).await.id, scheduled.id);
+    held.clear();
+    for next in nexts {
+        assert_eq!(next.await.unwrap().unwrap().changes.len(), 1);
+    }
 }

@@ -1,10 +1,13 @@
 //! Streaming changes of deliveries as they are committed.
 //!
-//! A watch is a task with a cursor over the feed and room for one response. When
-//! its client does not read, the task waits and so does the cursor: a slow client
-//! costs one response of memory, delays nobody and loses nothing while the feed is
-//! retained. The end of a watch travels beside the responses, so that it can be
-//! told although the room is taken.
+//! A watch is a task with a cursor over the feed. The task reads the changes of the
+//! next response only when its stream is polled, that is when the client has room for
+//! it. A client that does not read costs at most one response of memory and no
+//! connection to the store, and loses nothing while the feed is retained. Reads of the
+//! store by watches share a few permits, see [`History`](crate::feed::History).
+//!
+//! The end of a watch has a channel of its own, because the channel of the responses
+//! may be full.
 
 use std::{
     pin::Pin,
@@ -14,12 +17,15 @@ use std::{
 };
 
 use futures_util::Stream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{App, Error, watcher::Watcher};
+use super::{
+    App, Error, Principal,
+    watcher::{Watcher, Wire},
+};
 use crate::{
     domain::{Change, Pos, Rule, TenantKey, Timestamp},
-    feed::{self, Cursor, Start},
+    feed::{self, Cursor, Reader, Start},
     store::DeliveryFilter,
 };
 
@@ -72,6 +78,10 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct WatchStream {
     batches: mpsc::Receiver<Batch>,
+    /// Tells the task that the next response is wanted.
+    demand: Arc<Notify>,
+    /// Whether it was told since the last response.
+    demanded: bool,
     end: Option<oneshot::Receiver<Error>>,
 }
 
@@ -79,8 +89,18 @@ impl Stream for WatchStream {
     type Item = Result<Batch, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(batch) = ready!(self.batches.poll_recv(context)) {
-            return Poll::Ready(Some(Ok(batch)));
+        match self.batches.poll_recv(context) {
+            Poll::Ready(Some(batch)) => {
+                self.demanded = false;
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            Poll::Ready(None) => {}
+            Poll::Pending => {
+                if !std::mem::replace(&mut self.demanded, true) {
+                    self.demand.notify_one();
+                }
+                return Poll::Pending;
+            }
         }
         let Some(end) = &mut self.end else { return Poll::Ready(None) };
         let error = ready!(Pin::new(end).poll(context));
@@ -91,7 +111,8 @@ impl Stream for WatchStream {
 
 impl App {
     /// Opens a watch. Dropping the stream ends it.
-    pub async fn watch(self: &Arc<Self>, tenant: TenantKey, watch: Watch) -> Result<WatchStream, Error> {
+    pub async fn watch(self: &Arc<Self>, who: &Principal, watch: Watch) -> Result<WatchStream, Error> {
+        let tenant = who.tenant();
         let permit = self.open_stream(&self.watches, self.limits.watches_max)?;
         let now = self.now();
         let start = match &watch.start {
@@ -107,14 +128,17 @@ impl App {
             Ok(cursor) => cursor,
             Err(error) => return Err(self.feed_error(tenant, error).await),
         };
+        let cursor = cursor.limited_by(Arc::clone(&self.history), Reader { tenant, key: who.key() });
         let (sender, batches) = mpsc::channel(1);
         let (tell_end, end) = oneshot::channel();
-        let watcher = Watcher::new(Arc::clone(self), tenant, watch, cursor, sender, permit);
+        let demand = Arc::new(Notify::new());
+        let wire = Wire { batches: sender, demand: Arc::clone(&demand) };
+        let watcher = Watcher::new(Arc::clone(self), tenant, watch, cursor, wire, permit);
         tokio::spawn(async move {
             // Nobody to tell if the client has gone.
             drop(tell_end.send(watcher.run().await));
         });
-        Ok(WatchStream { batches, end: Some(end) })
+        Ok(WatchStream { batches, demand, demanded: false, end: Some(end) })
     }
 
     /// The error with what a client needs to go on.

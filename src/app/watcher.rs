@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, mpsc},
     time::{Sleep, sleep, timeout},
 };
 
@@ -30,6 +30,14 @@ const CHANGE_BYTES: usize = 512;
 /// How long a client that does not read may delay the end of the server.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
+/// The way to the client of a watch.
+pub(super) struct Wire {
+    /// Room for one response.
+    pub batches: mpsc::Sender<Batch>,
+    /// Notified when the client has room for the next response.
+    pub demand: Arc<Notify>,
+}
+
 /// One watch at work.
 pub(super) struct Watcher {
     app: Arc<App>,
@@ -40,7 +48,7 @@ pub(super) struct Watcher {
     waiting: VecDeque<Arc<Change>>,
     /// Everything up to here was sent or did not match.
     sent: Pos,
-    batches: mpsc::Sender<Batch>,
+    wire: Wire,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -50,11 +58,11 @@ impl Watcher {
         tenant: TenantKey,
         watch: Watch,
         cursor: Cursor,
-        batches: mpsc::Sender<Batch>,
+        wire: Wire,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let (sent, waiting) = (cursor.position(), VecDeque::new());
-        Self { app, tenant, watch, cursor, waiting, sent, batches, _permit: permit }
+        Self { app, tenant, watch, cursor, waiting, sent, wire, _permit: permit }
     }
 
     /// Runs to the end, and says why it ended.
@@ -66,50 +74,74 @@ impl Watcher {
     }
 
     async fn serve(&mut self) -> Result<Infallible, Error> {
-        let (draining, gone) = (self.app.draining.clone(), self.batches.clone());
-        let progress = self.watch.progress;
+        let (draining, gone) = (self.app.draining.clone(), self.wire.batches.clone());
+        // The first response says where the watch starts.
+        self.wait_for_demand().await?;
         self.send().await?;
-        let mut silence = pin!(sleep(progress));
+        loop {
+            self.wait_for_demand().await?;
+            tokio::select! {
+                biased;
+                () = draining.cancelled() => return Err(self.farewell().await),
+                () = gone.closed() => return Err(Error::draining()),
+                gathered = self.gather() => gathered?,
+            }
+            self.send().await?;
+        }
+    }
+
+    /// Waits until the client has room for the next response. Reads nothing meanwhile,
+    /// but once in a while, to see whether the client misses something.
+    async fn wait_for_demand(&mut self) -> Result<(), Error> {
+        let (draining, gone) = (self.app.draining.clone(), self.wire.batches.clone());
+        let demand = Arc::clone(&self.wire.demand);
         loop {
             tokio::select! {
                 biased;
                 () = draining.cancelled() => return Err(self.farewell().await),
                 () = gone.closed() => return Err(Error::draining()),
-                found = self.gather(&mut silence) => found?,
+                () = demand.notified() => return Ok(()),
+                () = sleep(LAG_MAX) => {}
             }
-            self.send().await?;
-            silence.set(sleep(progress));
+            if self.waiting.is_empty() && self.cursor.lag() > 0 {
+                self.read().await?;
+            }
+            if !self.waiting.is_empty() {
+                return Err(Error::Lagged { token: self.token().encode() });
+            }
         }
     }
 
     /// Returns when there is something to send, or when it was silent for too long.
-    async fn gather(&mut self, silence: &mut Pin<&mut Sleep>) -> Result<(), Error> {
+    async fn gather(&mut self) -> Result<(), Error> {
+        let mut silence = pin!(sleep(self.watch.progress));
         while self.waiting.is_empty() {
-            tokio::select! {
-                biased;
-                () = silence.as_mut() => return Ok(()),
-                looked = self.look() => looked?,
+            if !self.is_ahead(&mut silence).await? {
+                return Ok(());
             }
+            self.read().await?;
         }
-        let gather = self.watch.gather;
-        if gather > Duration::ZERO {
-            let more = async {
-                while self.waiting.len() < self.watch.batch_max {
-                    self.look().await?;
-                }
-                Ok(())
-            };
-            return timeout(gather, more).await.unwrap_or(Ok(()));
+        if self.watch.gather > Duration::ZERO {
+            let mut over = pin!(sleep(self.watch.gather));
+            while self.waiting.len() < self.watch.batch_max && self.is_ahead(&mut over).await? {
+                self.read().await?;
+            }
         }
         Ok(())
     }
 
-    /// Takes in the next changes that match; waits for some if the cursor is at the
-    /// head. Loses nothing when dropped: there is no waiting after the cursor moved.
-    async fn look(&mut self) -> Result<(), Error> {
-        if self.cursor.lag() == 0 && !self.cursor.wait().await {
-            return Err(Error::draining());
+    /// Waits for a change that was not read. False: `limit` has passed. A read that has
+    /// begun is not ended by a limit, because it would lose its turn.
+    async fn is_ahead(&mut self, limit: &mut Pin<&mut Sleep>) -> Result<bool, Error> {
+        tokio::select! {
+            biased;
+            () = limit.as_mut() => Ok(false),
+            open = self.cursor.wait() => if open { Ok(true) } else { Err(Error::draining()) },
         }
+    }
+
+    /// Takes in the next changes that match.
+    async fn read(&mut self) -> Result<(), Error> {
         let changes = match self.cursor.ready(SCAN).await {
             Ok(changes) => changes,
             Err(error) => return Err(self.app.feed_error(self.tenant, error).await),
@@ -126,23 +158,11 @@ impl Watcher {
         Ok(())
     }
 
-    /// Sends what waits, up to a response's size; nothing waiting makes progress.
+    /// Sends what waits, up to a response's size; nothing waiting makes progress. There
+    /// is room, because the former response was taken.
     async fn send(&mut self) -> Result<(), Error> {
-        let (draining, batches) = (self.app.draining.clone(), self.batches.clone());
-        let permit = loop {
-            tokio::select! {
-                biased;
-                permit = batches.reserve() => break permit.map_err(|_| Error::draining())?,
-                () = draining.cancelled() => return Err(self.farewell().await),
-                () = sleep(LAG_MAX) => {}
-            }
-            if self.waiting.is_empty() && self.cursor.lag() > 0 {
-                self.look().await?;
-            }
-            if !self.waiting.is_empty() {
-                return Err(Error::Lagged { token: self.token().encode() });
-            }
-        };
+        let batches = self.wire.batches.clone();
+        let permit = batches.reserve().await.map_err(|_| Error::draining())?;
         let (count, bytes) = (self.waiting.len().min(self.watch.batch_max), &mut 0);
         let weighed = self.waiting.iter().take(count).take_while(|change| {
             *bytes += weight(change, self.watch.attempts);
@@ -160,7 +180,7 @@ impl Watcher {
 
     /// A last response with the present token, if the client reads at all.
     async fn farewell(&mut self) -> Error {
-        if let Ok(Ok(permit)) = timeout(FAREWELL_MAX, self.batches.reserve()).await {
+        if let Ok(Ok(permit)) = timeout(FAREWELL_MAX, self.wire.batches.reserve()).await {
             permit.send(self.batch(Vec::new()));
         }
         Error::draining()

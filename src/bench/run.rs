@@ -12,7 +12,7 @@ use super::{
     receiver::Manner,
     report::Report,
     sample::Sample,
-    scenarios::{Backlog, Registry, backlog, endpoints, idle, neighbours, overload, plain},
+    scenarios::{Backlog, Registry, backlog, endpoints, idle, neighbours, overload, plain, watches},
 };
 use crate::{
     clock::Clock,
@@ -94,6 +94,7 @@ async fn round_of(setup: &Setup, scenario: Scenario, shelf: &mut Shelf) -> Resul
         Scenario::Backlog => backlog(setup, load(Way::Stream, 30_000), &mut shelf.backlog).await,
         Scenario::Neighbours => neighbours(setup, load(Way::Trickle, 1000)).await,
         Scenario::Endpoints => endpoints(setup, load(Way::Batch(100), 30_000), &mut shelf.registry).await,
+        Scenario::Watches => watches(setup, load(Way::Stream, 5000)).await,
         Scenario::Overload => overload(setup).await,
         Scenario::Idle => idle(setup).await,
     }

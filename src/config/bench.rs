@@ -13,7 +13,7 @@ const PAYLOAD_MAX: i64 = 1 << 20;
 /// What is measured, and how much of it.
 #[derive(Clone, Debug, Args)]
 pub struct Bench {
-    /// What to measure; everything but `overload` and `idle` if none is named.
+    /// What to measure; everything but `watches`, `overload` and `idle` if none is named.
     #[arg(value_enum)]
     pub scenarios: Vec<Scenario>,
     /// Events of a round instead of the scenario's own number.
@@ -83,6 +83,8 @@ pub enum Scenario {
     Neighbours,
     /// The batches again, with many endpoints registered that want other types.
     Endpoints,
+    /// Reads beside 400 watches from the earliest position that nobody reads.
+    Watches,
     /// Five times what the server can deliver: what it accepts, what it refuses and
     /// how soon.
     Overload,
@@ -116,6 +118,7 @@ impl Scenario {
             Self::Backlog => "backlog",
             Self::Neighbours => "neighbours",
             Self::Endpoints => "endpoints",
+            Self::Watches => "watches",
             Self::Overload => "overload",
             Self::Idle => "idle",
         }

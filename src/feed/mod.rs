@@ -6,13 +6,17 @@
 //! nobody and loses nothing, as long as the feed is retained. A wake-up carries no
 //! data: it only says "look".
 
+mod history;
 mod token;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use self::token::{Token, TokenError};
+pub use self::{
+    history::{History, Reader},
+    token::{Token, TokenError},
+};
 use crate::{
     domain::{Change, Pos, Timestamp},
     store::{self, Entry, Next, Store},
@@ -20,6 +24,8 @@ use crate::{
 
 /// Changes read from the store at once.
 const PAGE: usize = 500;
+/// The same where many share a few permits, so that each returns its permit soon.
+const LIMITED_PAGE: usize = 200;
 
 /// Why a position cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +76,8 @@ pub struct Cursor {
     head: watch::Receiver<Pos>,
     /// Changes before this instant are passed over: set by [`Start::At`].
     not_before: Timestamp,
+    /// Limits its reads of the store, if it is one of many.
+    limit: Option<(Arc<History>, Reader)>,
 }
 
 impl Cursor {
@@ -93,7 +101,12 @@ impl Cursor {
         if position > store.recent().position() {
             return Err(Error::Ahead);
         }
-        Ok(Self { store, position, head, not_before })
+        Ok(Self { store, position, head, not_before, limit: None })
+    }
+
+    /// The same cursor, which takes a permit of `history` for each read of the store.
+    pub fn limited_by(self, history: Arc<History>, reader: Reader) -> Self {
+        Self { limit: Some((history, reader)), ..self }
     }
 
     /// The position reached.
@@ -116,17 +129,23 @@ impl Cursor {
         }
         let (mut changes, reached) = match self.store.recent().after(self.position, limit) {
             Some(Next::Changes(changes, reached)) => (changes, reached),
-            Some(Next::News(entry)) => self.store.changes(self.position, entry.pos, limit.min(PAGE)).await?,
-            None => {
-                let upto = self.store.recent().position();
-                self.store.changes(self.position, upto, limit.min(PAGE)).await?
-            }
+            Some(Next::News(entry)) => self.read(entry.pos, limit).await?,
+            None => self.read(self.store.recent().position(), limit).await?,
         };
         if self.not_before > Timestamp(i64::MIN) {
             changes.retain(|change| change.at >= self.not_before);
         }
         self.position = reached;
         Ok(changes)
+    }
+
+    /// A page from the store.
+    async fn read(&self, upto: Pos, limit: usize) -> Result<(Vec<Arc<Change>>, Pos), Error> {
+        let (_permit, page) = match &self.limit {
+            Some((history, reader)) => (Some(history.permit(*reader).await), LIMITED_PAGE),
+            None => (None, PAGE),
+        };
+        Ok(self.store.changes(self.position, upto, limit.min(page)).await?)
     }
 
     /// Like [`Cursor::ready`], but stops at what another process committed: that is for

@@ -116,7 +116,7 @@ impl DeliveryService for Deliveries {
         let open = async {
             let watch = convert::delivery_in::watch(request.into_inner())?;
             let attempts = watch.attempts;
-            Ok::<_, Error>((self.0.watch(who.tenant(), watch).await?, attempts))
+            Ok::<_, Error>((self.0.watch(&who, watch).await?, attempts))
         };
         let (batches, attempts) = open.await.map_err(|error| caller.refuse(error))?;
         let tenant_id = who.tenant_id().to_string();

@@ -88,7 +88,10 @@ impl Facts {
             Error::QueueFull { depth, limit } => {
                 new(ErrorReason::QueueFull).with("queue_depth", depth).with("limit", limit)
             }
-            Error::TooManyStreams { limit } => new(ErrorReason::TooManyStreams).with("limit", limit),
+            Error::ReadersBusy { limit } => new(ErrorReason::ReadersBusy).with("limit", limit),
+            Error::TooManyStreams { of, limit } => {
+                new(ErrorReason::TooManyStreams).with("of", of).with("limit", limit)
+            }
             Error::Lagged { token } => new(ErrorReason::WatchLagged).with("resume_token", token),
             Error::Compacted { oldest, at, token } => new(ErrorReason::WatchCompacted)
                 .with("oldest_sequence", oldest.0)
@@ -149,7 +152,7 @@ impl Facts {
 
     /// After how long it may be tried again.
     pub fn retry_delay(&self) -> Option<Duration> {
-        if self.reason == ErrorReason::QueueFull {
+        if matches!(self.reason, ErrorReason::QueueFull | ErrorReason::ReadersBusy) {
             Some(RETRY_FULL)
         } else if self.retry_after.is_some() {
             self.retry_after
@@ -177,6 +180,7 @@ pub(super) fn code_of(reason: ErrorReason) -> Code {
     match reason {
         ErrorReason::Unspecified => Code::Unknown,
         ErrorReason::QueueFull
+        | ErrorReason::ReadersBusy
         | ErrorReason::TooManyStreams
         | ErrorReason::QuotaExceeded
         | ErrorReason::RateLimited => Code::ResourceExhausted,

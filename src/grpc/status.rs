@@ -137,6 +137,7 @@ impl Caller {
             | Error::LastSecret
             | Error::Quota { .. }
             | Error::QueueFull { .. }
+            | Error::ReadersBusy { .. }
             | Error::TooManyStreams { .. }
             | Error::Lagged { .. }
             | Error::Compacted { .. }

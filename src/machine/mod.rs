@@ -33,3 +33,4 @@ pub mod share;
 #[cfg(test)]
 mod sim;
 pub mod slots;
+pub mod turns;

@@ -29,6 +29,13 @@ pub enum Error {
         /// How much may.
         limit: u64,
     },
+    /// All connections that read are in use, and none became free in time. Worth trying
+    /// again in a while.
+    #[error("all {limit} connections that read the store are in use")]
+    ReadersBusy {
+        /// How many there are.
+        limit: u32,
+    },
     /// A row does not decode: a bug, or a damaged file.
     #[error("the store holds a bad value: {0}")]
     Corrupt(String),
@@ -49,6 +56,7 @@ impl Error {
             | Self::Away(_)
             | Self::Lost(_)
             | Self::QueueFull { .. }
+            | Self::ReadersBusy { .. }
             | Self::Corrupt(_) => Self::Unavailable(None),
         }
     }

@@ -7,6 +7,7 @@ mod idle;
 mod neighbours;
 mod overload;
 mod plain;
+mod watches;
 
 pub use self::{
     backlog::{Backlog, backlog},
@@ -15,4 +16,5 @@ pub use self::{
     neighbours::neighbours,
     overload::overload,
     plain::plain,
+    watches::watches,
 };

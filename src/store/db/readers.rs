@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{
+    AssertSqlSafe, Database, PgPool, Pool, SqlitePool, pool::PoolConnection, postgres::PgRow,
+    sqlite::SqliteRow,
+};
 use tokio::time::timeout;
 
 use super::{
@@ -56,11 +59,12 @@ impl Readers {
         match self {
             Self::Sqlite(pool) => {
                 let query = bound(sqlx::query(sql.sqlite), values);
-                Ok(query.fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect())
+                let mut conn = connection(pool).await?;
+                Ok(Box::pin(query.fetch_all(&mut *conn)).await?.into_iter().map(Row::Sqlite).collect())
             }
             Self::Postgres(pool) => {
                 let query = sqlx::query_with(sql.postgres, postgres::arguments(values)?);
-                answered(query.fetch_all(pool)).await
+                answered(Box::pin(async { Ok(query.fetch_all(&mut *connection(pool).await?).await?) })).await
             }
         }
     }
@@ -76,11 +80,12 @@ impl Readers {
         match self {
             Self::Sqlite(pool) => {
                 let query = bound(sqlx::query(sql), &query.values);
-                Ok(query.fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect())
+                let mut conn = connection(pool).await?;
+                Ok(Box::pin(query.fetch_all(&mut *conn)).await?.into_iter().map(Row::Sqlite).collect())
             }
             Self::Postgres(pool) => {
                 let query = sqlx::query_with(sql, postgres::arguments(&query.values)?);
-                answered(query.fetch_all(pool)).await
+                answered(Box::pin(async { Ok(query.fetch_all(&mut *connection(pool).await?).await?) })).await
             }
         }
     }
@@ -95,11 +100,25 @@ impl Readers {
 }
 
 /// The rows of a server, unless it is frozen or out of reach.
-async fn answered(rows: impl Future<Output = Result<Vec<PgRow>, sqlx::Error>>) -> Result<Vec<Row>, Error> {
+async fn answered(rows: impl Future<Output = Result<Vec<PgRow>, Error>>) -> Result<Vec<Row>, Error> {
     match timeout(PATIENCE, rows).await {
         Ok(rows) => Ok(rows?.into_iter().map(Row::Postgres).collect()),
         Err(elapsed) => Err(Error::Away(Some(elapsed.into()))),
     }
+}
+
+/// A free connection. If all of them stay in use, the error says so, because the
+/// database may be healthy; if fewer than all are open, it is the database that does not
+/// accept another one.
+async fn connection<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>, Error> {
+    // In a box, as are the reads: callers hold such futures within their own.
+    Box::pin(pool.acquire()).await.map_err(|error| {
+        let limit = pool.options().get_max_connections();
+        if matches!(error, sqlx::Error::PoolTimedOut) && pool.size() >= limit {
+            return Error::ReadersBusy { limit };
+        }
+        error.into()
+    })
 }
 
 type SqliteQuery<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;

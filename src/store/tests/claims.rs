@@ -10,7 +10,8 @@ use crate::{
         Uid,
     },
     store::{
-        Cutoff, DeliveryFilter, Finish, LetterFilter, Next, Publish, RECENT_MAX, Refused, Steered, Task,
+        Cutoff, DeliveryFilter, Error, Finish, LetterFilter, Next, Publish, RECENT_MAX, Refused, Steered,
+        Task, db::Readers,
     },
 };
 
@@ -315,4 +316,26 @@ pub(super) async fn changes_of_one_key_in_one_transaction_build_on_each_other(ho
     first.and(second).unwrap();
     let key = house.store.directory().key(id).unwrap();
     assert_eq!((key.key.revoked_at, &*key.key.name), (Some(NOW), "later"));
+}
+
+pub(super) async fn a_read_that_finds_no_free_connection_says_so(house: House) {
+    house.endpoint("one").await;
+    let made = house.publish(vec![event("user.created", "", "{}")]).await;
+    let (mut file, mut server) = (Vec::new(), Vec::new());
+    let connections = match &house.store.readers {
+        Readers::Sqlite(pool) => pool.options().get_max_connections(),
+        Readers::Postgres(pool) => pool.options().get_max_connections(),
+    };
+    for _ in 0..connections {
+        match &house.store.readers {
+            Readers::Sqlite(pool) => file.push(pool.acquire().await.unwrap()),
+            Readers::Postgres(pool) => server.push(pool.acquire().await.unwrap()),
+        }
+    }
+    tokio::time::pause();
+    let refused = house.store.delivery(TENANT, made[0].id).await.unwrap_err();
+    assert!(matches!(refused, Error::ReadersBusy { limit } if limit == connections), "{refused:?}");
+    tokio::time::resume();
+    drop((file, server));
+    house.store.delivery(TENANT, made[0].id).await.unwrap().expect("the delivery");
 }

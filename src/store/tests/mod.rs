@@ -59,6 +59,7 @@ both! {
     claims: one_transaction_with_two_endings_of_a_delivery_records_one,
     claims: what_waited_long_and_has_just_ended_is_kept_and_what_is_past_its_end_is_ended,
     claims: changes_of_one_key_in_one_transaction_build_on_each_other,
+    claims: a_read_that_finds_no_free_connection_says_so,
     instances: instances_are_those_seen_lately_each_with_what_it_owns,
     plans: every_query_uses_an_index,
 }

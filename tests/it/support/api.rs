@@ -343,7 +343,7 @@ pub fn transport_fault(status: &Status) -> bool {
             status.code(),
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::DeadlineExceeded
         ),
-        "NOT_SERVING" | "QUEUE_FULL" => true,
+        "NOT_SERVING" | "QUEUE_FULL" | "READERS_BUSY" => true,
         _ => false,
     }
 }
