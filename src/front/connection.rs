@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -19,6 +20,7 @@ use hyper_util::{
 use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -32,7 +34,7 @@ use super::{
     opening::Opening,
     proxies,
 };
-use crate::peer::Peer;
+use crate::peer::{Peer, Streams};
 
 /// What is known of a connection, and what answers on it.
 #[derive(Debug)]
@@ -44,20 +46,31 @@ pub(super) struct Attached<S> {
     pub certificate: Option<[u8; 32]>,
     pub proxies: Arc<[IpNet]>,
     activity: Arc<Activity>,
+    /// A permit for each call that is worked on.
+    calls: Arc<Semaphore>,
+    streams: Streams,
 }
 
 impl<S> Attached<S> {
     /// A connection on which nothing went on yet.
     pub fn new(app: S, address: SocketAddr, certificate: Option<[u8; 32]>, proxies: Arc<[IpNet]>) -> Self {
         let address = proxies::canonical(address);
-        Self { app, address, certificate, proxies, activity: Arc::default() }
+        Self {
+            app,
+            address,
+            certificate,
+            proxies,
+            activity: Arc::default(),
+            calls: Arc::new(Semaphore::new(limits::CALLS_MAX)),
+            streams: Streams::new(limits::STREAMS_MAX),
+        }
     }
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Attached<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone,
-    S::Future: Unpin,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Unpin + Send + 'static,
 {
     type Response = Response<Sent<B>>;
     type Error = Infallible;
@@ -67,17 +80,34 @@ where
         let address = proxies::origin(self.address, request.headers(), &self.proxies);
         let proxied = proxies::trusts(&self.proxies, self.address.ip());
         request.extensions_mut().insert(Peer { address, certificate: self.certificate, proxied });
-        let call = Some(Counted::begin(&self.activity));
+        request.extensions_mut().insert(self.streams.clone());
+        let counted = Some(Counted::begin(&self.activity));
         // The house is always ready: there is nothing to poll first.
-        Calling { answer: self.app.clone().call(request), call }
+        let mut app = self.app.clone();
+        let answer = match Arc::clone(&self.calls).try_acquire_owned() {
+            Ok(permit) => Answering::Now { answer: app.call(request), _permit: permit },
+            Err(_) => {
+                let permit = Arc::clone(&self.calls).acquire_owned();
+                Answering::Later(Box::pin(async move {
+                    let _permit = permit.await;
+                    app.call(request).await
+                }))
+            }
+        };
+        Calling { answer, counted }
     }
 }
 
 /// A call that counts.
-#[derive(Debug)]
-pub(super) struct Calling<F> {
-    answer: F,
-    call: Option<Counted>,
+pub(super) struct Calling<F: Future> {
+    answer: Answering<F>,
+    counted: Option<Counted>,
+}
+
+/// A call that is worked on, or waits until it is.
+enum Answering<F: Future> {
+    Now { answer: F, _permit: OwnedSemaphorePermit },
+    Later(BoxFuture<'static, F::Output>),
 }
 
 impl<F, B> Future for Calling<F>
@@ -87,10 +117,13 @@ where
     type Output = Result<Response<Sent<B>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(response) = ready!(Pin::new(&mut self.answer).poll(context));
+        let Ok(response) = ready!(match &mut self.answer {
+            Answering::Now { answer, .. } => Pin::new(answer).poll(context),
+            Answering::Later(answer) => answer.as_mut().poll(context),
+        });
         // Futures are not polled after their end.
-        let call = self.call.take().expect("a call ends once");
-        Poll::Ready(Ok(response.map(|body| Sent::new(body, call))))
+        let counted = self.counted.take().expect("a call ends once");
+        Poll::Ready(Ok(response.map(|body| Sent::new(body, counted))))
     }
 }
 
@@ -105,7 +138,7 @@ pub(super) async fn converse<I, S, B>(
     shutdown: CancellationToken,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Unpin + Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BoxError>,

@@ -31,10 +31,16 @@ pub(super) const QUIET_LOOKS: u32 = 5;
 /// After which a connection takes no more calls, so that clients spread anew over
 /// servers that were added; a tenth more or less, so that they do not all do so at once.
 const AGE: Duration = Duration::from_secs(30 * 60);
-/// Calls at once on one connection; clients wait or open another connection for more. It
-/// bounds what one connection can make us hold, and is four times what keeps the server
-/// busy: `hookwire bench unary` has 32 on each of eight connections.
-const STREAMS_MAX: u32 = 128;
+/// Calls of one connection that are worked on at once: from the request to the head of
+/// the answer. A call beyond that waits for another one to be answered. It is four times
+/// what keeps the server busy: `hookwire bench unary` has 32 on each of eight connections.
+pub(super) const CALLS_MAX: usize = 128;
+/// Open streams of one connection, which mostly wait: watches, publishing streams, health.
+/// One more is refused.
+pub(super) const STREAMS_MAX: usize = 512;
+/// Streams of HTTP/2 of one connection: calls and open streams have room of their own, so
+/// that neither keeps the other out. A client waits or opens another connection for more.
+const HTTP2_STREAMS_MAX: u32 = (CALLS_MAX + STREAMS_MAX) as u32;
 /// Calls that a client may open and reset before we got to them, before it is taken for
 /// an attack (rapid reset) and hung up on. The usual number.
 const RESETS_PENDING_MAX: usize = 20;
@@ -64,7 +70,7 @@ pub(super) fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
         .max_local_error_reset_streams(RESETS_FOR_ERRORS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     app::{Error, Principal},
     machine::body_budget::Owner,
+    peer::{OpenStream, Streams},
 };
 
 /// Methods whose answer is a stream: they have no ceiling of time.
@@ -46,17 +47,24 @@ pub(super) fn guard(
     let streams = path == HEALTH_WATCH || STREAMS.iter().any(|method| path.ends_with(method));
     let asked = timeout(request.headers());
     let limit = if streams { asked } else { Some(asked.unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX)) };
-    let Some(access) = access else { return bounded(call(request), limit, streams, id) };
+    let open = match request.extensions().get::<Streams>().filter(|_| streams).map(Streams::open) {
+        None => None,
+        Some(Ok(open)) => Some(open),
+        Some(Err(limit)) => {
+            let error = Error::TooManyStreams { of: "connection", limit };
+            return Box::pin(ready(Ok(Caller::named(id.as_ref()).refuse(error).into_http())));
+        }
+    };
+    let kind = if streams { Kind::Stream(open) } else { Kind::Unary };
+    let Some(access) = access else { return bounded(call(request), limit, kind, id) };
     let Admission { verdict, record, principal, looks } = access.admit(&mut request);
     if verdict.is_ok() {
         let owner = principal.as_ref().and_then(Principal::body_owner);
         request = bounded_messages(request, access, owner, &Caller::named(id.as_ref()));
     }
     let answer = match verdict {
-        Ok(()) if looks => {
-            bounded(up_to_date(access, id.as_ref(), call(request)), limit, streams, id.clone())
-        }
-        Ok(()) => bounded(call(request), limit, streams, id.clone()),
+        Ok(()) if looks => bounded(up_to_date(access, id.as_ref(), call(request)), limit, kind, id.clone()),
+        Ok(()) => bounded(call(request), limit, kind, id.clone()),
         Err(status) => Box::pin(ready(Ok(status.into_http()))),
     };
     if let Some(record) = record {
@@ -102,8 +110,16 @@ fn up_to_date(access: &Arc<Access>, id: Option<&HeaderValue>, answer: Answer) ->
     })
 }
 
+/// What a call answers with.
+enum Kind {
+    /// One message.
+    Unary,
+    /// A stream, which may count for its connection.
+    Stream(Option<OpenStream>),
+}
+
 /// Bounds a call, and words its errors.
-fn bounded(answer: Answer, limit: Option<Duration>, streams: bool, id: Option<HeaderValue>) -> Answer {
+fn bounded(answer: Answer, limit: Option<Duration>, kind: Kind, id: Option<HeaderValue>) -> Answer {
     Box::pin(async move {
         let answer = AssertUnwindSafe(answer).catch_unwind();
         let answered = match limit {
@@ -117,7 +133,10 @@ fn bounded(answer: Answer, limit: Option<Duration>, streams: bool, id: Option<He
             Ok(Ok(response)) => reworded(response, id.as_ref()),
             Err(panic) => panics::refuse(&*panic, &Caller::named(id.as_ref())).into_http(),
         };
-        Ok(if streams { response.map(|body| Body::new(Caught { body, id })) } else { response })
+        Ok(match kind {
+            Kind::Unary => response,
+            Kind::Stream(open) => response.map(|body| Body::new(Caught { body, id, _open: open })),
+        })
     })
 }
 

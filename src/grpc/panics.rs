@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body};
 
 use super::status::{Caller, last_frame};
-use crate::app::Error;
+use crate::{app::Error, peer::OpenStream};
 
 /// What a panic said, as its `panic!` had it.
 pub fn said(panic: &(dyn Any + Send)) -> &str {
@@ -36,6 +36,8 @@ pub(super) struct Caught {
     pub body: Body,
     /// The request's id.
     pub id: Option<HeaderValue>,
+    /// Counts the stream for its connection, for as long as it is open.
+    pub _open: Option<OpenStream>,
 }
 
 impl http_body::Body for Caught {

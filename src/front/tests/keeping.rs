@@ -2,9 +2,10 @@
 //! time goes on when nothing else does.
 
 use http::Request;
+use http_body_util::BodyExt as _;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{io::DuplexStream, task::JoinHandle};
+use tokio::{io::DuplexStream, sync::Semaphore, task::JoinHandle};
 
 use super::{
     super::{
@@ -19,8 +20,13 @@ const WATCH: &[u8] = b"\0\0\0\0\0";
 
 /// The client's end of a connection that takes calls for so long.
 fn connect(fake: &Fake, age: Duration) -> DuplexStream {
+    connect_to(fake, Router::new(), age)
+}
+
+/// The same, with routes besides.
+fn connect_to(fake: &Fake, extra: Router, age: Duration) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
-    let app = app(fake.services(), Router::new(), pb::DESCRIPTORS).unwrap();
+    let app = app(fake.services(), extra, pb::DESCRIPTORS).unwrap();
     let app = door(app, Clock::system(), Entropy::seeded(1));
     let attached = Attached::new(app, "192.0.2.1:1".parse().unwrap(), None, Arc::default());
     let builder = Arc::new(limits::builder());
@@ -66,6 +72,62 @@ async fn a_call_that_waits_for_us_keeps_its_connection() {
     assert!(timeout(30 * MINUTE, end).await.is_err());
     assert!(!fake.dropped.is_cancelled());
     drop(answer);
+}
+
+/// Asks for an operation; the status of gRPC.
+async fn call(sender: &mut Sender) -> Result<String, tokio::time::error::Elapsed> {
+    let request = Request::post("http://x/hookwire.v1.OperationService/GetOperation")
+        .header("content-type", "application/grpc")
+        .body(b"\0\0\0\0\x06\x0a\x04op_1".as_slice().into())
+        .unwrap();
+    let answer = timeout(LONG, sender.send_request(request)).await?.unwrap();
+    let trailers = answer.into_body().collect().await.unwrap().trailers().cloned().unwrap();
+    Ok(trailers["grpc-status"].to_str().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_streams_keep_no_call_waiting_and_have_a_limit_of_their_own() {
+    let (mut sender, _end) = http2(connect(&Fake::default(), 30 * MINUTE), 1 << 16).await;
+    let mut watches = Vec::new();
+    for _ in 0..limits::STREAMS_MAX {
+        watches.push(timeout(LONG, sender.send_request(watch())).await.expect("it is opened").unwrap());
+    }
+    assert_eq!(call(&mut sender).await.expect("a call beside the watches is answered"), "0");
+
+    let refused = sender.send_request(watch()).await.unwrap();
+    assert_eq!(refused.headers()["grpc-status"], "8", "RESOURCE_EXHAUSTED");
+    drop(watches.pop());
+    // The end of a stream is a frame that the server has to see first.
+    while sender.send_request(watch()).await.unwrap().headers().contains_key("grpc-status") {}
+    assert_eq!(call(&mut sender).await.expect("answered, too"), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_beyond_the_limit_wait_for_an_answer_to_another() {
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let held = {
+        let (entered, leave) = (entered.clone(), leave.clone());
+        axum::routing::get(move || {
+            let (entered, leave) = (entered.clone(), leave.clone());
+            async move {
+                entered.add_permits(1);
+                leave.acquire().await.unwrap().forget();
+            }
+        })
+    };
+    let extra = Router::new().route("/held", held);
+    let (sender, _end) = http2(connect_to(&Fake::default(), extra, 30 * MINUTE), 1 << 16).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..limits::CALLS_MAX + 1 {
+        let mut sender = sender.clone();
+        let request = Request::get("http://x/held").body(b"".as_slice().into()).unwrap();
+        calls.spawn(async move { sender.send_request(request).await.unwrap().status() });
+    }
+    entered.acquire_many(limits::CALLS_MAX as u32).await.unwrap().forget();
+    assert!(timeout(LONG, entered.acquire()).await.is_err(), "one more is not begun");
+    leave.add_permits(1);
+    assert_eq!(calls.join_next().await.unwrap().unwrap(), 200);
+    entered.acquire().await.unwrap().forget();
 }
 
 #[tokio::test(start_paused = true)]
