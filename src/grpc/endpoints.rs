@@ -11,13 +11,16 @@ use super::{
 };
 use crate::{
     app::{App, EndpointView, Error, Principal, Show},
-    domain::{Rule, SecretId},
+    domain::{Endpoint, Rule, SecretId, StoredSecret},
 };
 
 type Answer<T> = Result<Response<T>, tonic::Status>;
 
 /// Most characters of the reason for a pause.
 const REASON_MAX: usize = 256;
+
+/// What a caller needs for secrets to go along to another origin.
+const SECRETS_WRITE: &str = "secrets:write";
 
 /// `EndpointService` over the use cases.
 #[derive(Clone, Debug)]
@@ -65,9 +68,18 @@ impl Endpoints {
     ) -> Result<pb::UpdateEndpointResponse, Error> {
         let (id, etag, patch) = convert::endpoint_mask::Patch::new(request)?;
         let targets = self.0.limits().targets.clone();
-        let change = move |endpoint: &mut crate::domain::Endpoint| patch.apply(endpoint, &targets);
+        let may_write_secrets = who.require(SECRETS_WRITE).is_ok();
+        let secret = self.0.new_secret(None, self.0.now());
+        let made = secret.id.clone();
+        let change = move |endpoint: &mut Endpoint| {
+            let relocation = patch.apply(endpoint, &targets, may_write_secrets)?;
+            if !relocation.keeps(StoredSecret::SigningSecret) {
+                endpoint.secrets = vec![secret];
+            }
+            Ok(())
+        };
         let view = self.0.update_endpoint(who.tenant(), &id, &etag, change).await?;
-        Ok(pb::UpdateEndpointResponse { endpoint: self.out(who, &view, None) })
+        Ok(pb::UpdateEndpointResponse { endpoint: self.out(who, &view, Some(&made)) })
     }
 
     async fn delete(

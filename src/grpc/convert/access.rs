@@ -4,7 +4,7 @@
 use super::Checks;
 use crate::{
     app::{Policy, check_tls, check_url},
-    domain::{Authentication, OAuth2, Rule, SecretText, TlsIdentity, TlsOptions},
+    domain::{Authentication, OAuth2, Relocation, Rule, SecretText, StoredSecret, TlsIdentity, TlsOptions},
     grpc::pb::{self, authentication::Kind, o_auth2_client_credentials::ClientAuthentication},
 };
 
@@ -16,6 +16,46 @@ const SCOPES_MAX: usize = 32;
 /// Bytes of certificates and of a key in PEM.
 const CERTIFICATES_MAX: usize = 64 << 10;
 const KEY_MAX: usize = 16 << 10;
+/// What is said where a stored secret was to stay and there is none.
+const NOT_STORED: &str = "is needed: none is stored that could stay";
+/// What is said where a stored secret does not go along to another origin.
+pub(super) const WITHHELD: &str = "is needed: requests would go to another origin, and the stored value does not \
+     go there unless the key that calls has the scope `secrets:write`: send the value anew";
+
+/// A stored secret, as far as a change may keep it.
+#[derive(Clone, Copy, Debug)]
+enum Stored<'a> {
+    Absent,
+    Withheld,
+    Kept(&'a SecretText),
+}
+
+impl<'a> Stored<'a> {
+    fn new(secret: StoredSecret, stored: Option<&'a SecretText>, relocation: &Relocation) -> Self {
+        match stored {
+            None => Self::Absent,
+            Some(_) if !relocation.keeps(secret) => Self::Withheld,
+            Some(stored) => Self::Kept(stored),
+        }
+    }
+
+    /// The secret that stays; why there is none otherwise.
+    fn kept(self) -> Result<SecretText, &'static str> {
+        match self {
+            Self::Absent => Err(NOT_STORED),
+            Self::Withheld => Err(WITHHELD),
+            Self::Kept(stored) => Ok(stored.clone()),
+        }
+    }
+}
+
+/// Where tokens would be fetched.
+pub fn token_url(given: Option<&pb::Authentication>) -> Option<&str> {
+    match given?.kind.as_ref()? {
+        Kind::Oauth2(oauth2) => Some(&oauth2.token_url),
+        Kind::Basic(_) | Kind::Bearer(_) => None,
+    }
+}
 
 /// Who calls. `stored` is what the endpoint has so far.
 pub fn authentication(
@@ -23,6 +63,7 @@ pub fn authentication(
     given: Option<pb::Authentication>,
     stored: Option<&Authentication>,
     targets: &Policy,
+    relocation: &Relocation,
 ) -> Option<Authentication> {
     let pb::Authentication { kind } = given?;
     let Some(kind) = kind else {
@@ -38,6 +79,7 @@ pub fn authentication(
                 Some(Authentication::Basic { password, .. }) => Some(password),
                 Some(Authentication::Bearer { .. } | Authentication::OAuth2(_)) | None => None,
             };
+            let stored = Stored::new(StoredSecret::Password, stored, relocation);
             let password = secret(checks, "authentication.basic.password", password, stored, SECRET_MAX);
             Authentication::Basic { username, password }
         }
@@ -49,6 +91,7 @@ pub fn authentication(
                 Some(Authentication::Bearer { token }) => Some(token),
                 Some(Authentication::Basic { .. } | Authentication::OAuth2(_)) | None => None,
             };
+            let stored = Stored::new(StoredSecret::BearerToken, stored, relocation);
             Authentication::Bearer { token: secret(checks, field, token, stored, TOKEN_MAX) }
         }
         Kind::Oauth2(given) => {
@@ -56,6 +99,8 @@ pub fn authentication(
                 Some(Authentication::OAuth2(stored)) => Some(stored),
                 Some(Authentication::Basic { .. } | Authentication::Bearer { .. }) | None => None,
             };
+            let stored = stored.map(|stored| &stored.client_secret);
+            let stored = Stored::new(StoredSecret::ClientSecret, stored, relocation);
             Authentication::OAuth2(oauth2(checks, given, stored, targets))
         }
     })
@@ -64,7 +109,7 @@ pub fn authentication(
 fn oauth2(
     checks: &mut Checks,
     given: pb::OAuth2ClientCredentials,
-    stored: Option<&OAuth2>,
+    stored: Stored<'_>,
     targets: &Policy,
 ) -> OAuth2 {
     let pb::OAuth2ClientCredentials {
@@ -100,15 +145,8 @@ fn oauth2(
         }
     };
     let field = "authentication.oauth2.client_secret";
-    // Whoever may change an endpoint may not thereby have its secret sent to him.
-    let stays = |stored: &&OAuth2| origin(&stored.token_url) == origin(&token_url);
-    let stored = stored.filter(stays).map(|stored| &stored.client_secret);
     let client_secret = secret(checks, field, client_secret, stored, SECRET_MAX);
     OAuth2 { token_url, client_id, client_secret, scopes, audience, in_body }
-}
-
-fn origin(text: &str) -> Option<url::Origin> {
-    url::Url::parse(text).ok().map(|url| url.origin())
 }
 
 fn name(checks: &mut Checks, field: &str, text: &str) {
@@ -122,12 +160,14 @@ fn secret(
     checks: &mut Checks,
     field: &str,
     given: String,
-    stored: Option<&SecretText>,
+    stored: Stored<'_>,
     bytes_max: usize,
 ) -> SecretText {
     if given.is_empty() {
-        checks.check(stored.is_some(), field, Rule::Required, "is needed: none is stored that could stay");
-        return stored.cloned().unwrap_or_default();
+        return stored.kept().unwrap_or_else(|why| {
+            checks.add(field, Rule::Required, why);
+            SecretText::default()
+        });
     }
     if given.len() > bytes_max {
         checks.too_large(field, bytes_max, given.len());
@@ -141,7 +181,13 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// Over which TLS. `stored` is what the endpoint has so far.
-pub fn tls(checks: &mut Checks, given: Option<pb::TlsOptions>, stored: &TlsOptions, url: &str) -> TlsOptions {
+pub fn tls(
+    checks: &mut Checks,
+    given: Option<pb::TlsOptions>,
+    stored: &TlsOptions,
+    url: &str,
+    relocation: &Relocation,
+) -> TlsOptions {
     let pb::TlsOptions { ca_certificates_pem, client_certificate_pem, client_key_pem } =
         given.unwrap_or_default();
     let sizes = [
@@ -167,10 +213,14 @@ pub fn tls(checks: &mut Checks, given: Option<pb::TlsOptions>, stored: &TlsOptio
             Some(TlsIdentity { certificates: client_certificate_pem, key: client_key_pem.into() })
         }
         (false, true) => {
-            let key = stored.identity.as_ref().map(|identity| identity.key.clone());
-            let why = "is needed: none is stored that could stay";
-            fits &= checks.check(key.is_some(), "tls.client_key_pem", Rule::Required, why);
-            key.map(|key| TlsIdentity { certificates: client_certificate_pem, key })
+            let stored = stored.identity.as_ref().map(|identity| &identity.key);
+            match Stored::new(StoredSecret::ClientKey, stored, relocation).kept() {
+                Ok(key) => Some(TlsIdentity { certificates: client_certificate_pem, key }),
+                Err(why) => {
+                    fits = checks.check(false, "tls.client_key_pem", Rule::Required, why);
+                    None
+                }
+            }
         }
     };
     let options = TlsOptions { ca_certificates: ca_certificates_pem, identity };
@@ -216,4 +266,47 @@ pub fn out_tls(it: &TlsOptions) -> Option<pb::TlsOptions> {
         client_certificate_pem: it.identity.as_ref().map(|it| it.certificates.clone()).unwrap_or_default(),
         client_key_pem: String::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_reflect::{DescriptorPool, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+
+    use super::*;
+
+    /// All fields of a message and of the messages in it, by path.
+    fn fields(message: &MessageDescriptor, within: &str) -> Vec<(String, FieldDescriptor)> {
+        let fields_of = |field: FieldDescriptor| {
+            let path = format!("{within}{}", field.name());
+            let inner = match field.kind() {
+                Kind::Message(inner) if !field.is_map() => fields(&inner, &format!("{path}.")),
+                _ => Vec::new(),
+            };
+            std::iter::once((path, field)).chain(inner).collect::<Vec<_>>()
+        };
+        message.fields().flat_map(fields_of).collect()
+    }
+
+    #[test]
+    fn every_field_of_an_endpoint_that_holds_a_secret_is_marked_and_has_a_rule() {
+        let pool = DescriptorPool::decode(pb::DESCRIPTORS).unwrap();
+        let option = |name: &str| pool.get_extension_by_name(name).unwrap();
+        let (secret, behavior) = (option("hookwire.v1.secret"), option("google.api.field_behavior"));
+        let is_secret = |field: &FieldDescriptor, secret: &ExtensionDescriptor| {
+            field.options().get_extension(secret).as_bool() == Some(true)
+        };
+        let mut marked = Vec::new();
+        for (path, field) in fields(&pool.get_message_by_name("hookwire.v1.Endpoint").unwrap(), "") {
+            // What is written and never read back is a secret.
+            let behaviors = format!("{:?}", field.options().get_extension(&behavior));
+            let input_only = behaviors.contains("EnumNumber(4)");
+            assert!(!input_only || is_secret(&field, &secret), "{path} is not marked as a secret");
+            if is_secret(&field, &secret) {
+                marked.push(path);
+            }
+        }
+        let mut known = StoredSecret::ALL.map(StoredSecret::field).to_vec();
+        (known.sort_unstable(), marked.sort_unstable());
+        assert_eq!(marked, known);
+    }
 }

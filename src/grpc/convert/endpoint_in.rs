@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     app::{DEFAULT_GRACE, EndpointFilter, Error, GRACE_MAX, Policy, Rotation, check_secret, check_url},
-    domain::{Endpoint, EndpointState, Envelope, Micros, Payload, Rule, SecretText, TenantKey, Timestamp},
+    domain::{
+        Destinations, Endpoint, EndpointState, Envelope, Micros, Payload, Relocation, Rule, SecretText,
+        TenantKey, Timestamp,
+    },
     grpc::pb::{self, endpoint::State},
 };
 
@@ -45,12 +48,19 @@ pub fn new_endpoint(
         checks.add("secrets[0].value", rule, why);
     }
     let mut endpoint = blank(tenant);
-    apply(&mut checks, &mut endpoint, given, targets);
+    apply(&mut checks, &mut endpoint, given, targets, false);
     checks.into_result((endpoint_id, endpoint, secret.map(Into::into)))
 }
 
-/// Sets everything that a caller decides about an endpoint, secrets apart.
-pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint, targets: &Policy) {
+/// Sets everything that a caller decides about an endpoint, signing secrets apart. A
+/// stored secret that the answer's [`Relocation`] does not keep is not taken over.
+pub fn apply(
+    checks: &mut Checks,
+    endpoint: &mut Endpoint,
+    given: pb::Endpoint,
+    targets: &Policy,
+    may_write_secrets: bool,
+) -> Relocation {
     let pb::Endpoint {
         id: _,
         name,
@@ -87,13 +97,23 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint, 
     if let Err(refusal) = check_url(&url, targets) {
         checks.bad_url("url", refusal);
     }
-    endpoint.tls = access::tls(checks, tls, &endpoint.tls, &url);
+    let relocation = Relocation {
+        before: Destinations::of(endpoint),
+        after: Destinations::new(&url, access::token_url(authentication.as_ref())),
+        may_write_secrets,
+    };
+    endpoint.tls = access::tls(checks, tls, &endpoint.tls, &url, &relocation);
     (endpoint.name, endpoint.description, endpoint.url) = (name, description, url);
     endpoint.event_types = patterns(checks, "event_types", &event_types);
     endpoint.signing = headers::signing(checks, signing);
-    endpoint.authentication =
-        access::authentication(checks, authentication, endpoint.authentication.as_ref(), targets);
-    endpoint.headers = headers::headers(checks, headers, sensitive_headers, endpoint);
+    endpoint.authentication = access::authentication(
+        checks,
+        authentication,
+        endpoint.authentication.as_ref(),
+        targets,
+        &relocation,
+    );
+    endpoint.headers = headers::headers(checks, headers, sensitive_headers, endpoint, &relocation);
     endpoint.http = policies::http(checks, http);
     endpoint.envelope = match pb::Envelope::try_from(envelope) {
         Ok(pb::Envelope::Unspecified | pb::Envelope::Event) => Envelope::Event,
@@ -118,6 +138,7 @@ pub fn apply(checks: &mut Checks, endpoint: &mut Endpoint, given: pb::Endpoint, 
         }
         (true, true) | (false, false) => {}
     }
+    relocation
 }
 
 /// An endpoint about which nothing was said; its id and its times come later.

@@ -7,7 +7,7 @@
 use super::{Checks, checks::Root, endpoint_in, endpoint_out, ids};
 use crate::{
     app::{Error, Policy},
-    domain::{Endpoint, Rule},
+    domain::{Endpoint, Relocation, Rule},
     grpc::pb,
 };
 
@@ -91,8 +91,13 @@ impl Patch {
         checks.into_result((id, etag, Self { given, paths }))
     }
 
-    /// Makes the change.
-    pub fn apply(self, endpoint: &mut Endpoint, targets: &Policy) -> Result<(), Error> {
+    /// Makes the change, all but for signing secrets, and says which stored secrets stay.
+    pub fn apply(
+        self,
+        endpoint: &mut Endpoint,
+        targets: &Policy,
+        may_write_secrets: bool,
+    ) -> Result<Relocation, Error> {
         let mut whole = endpoint_out::configuration(endpoint);
         for path in &self.paths {
             overlay(&mut whole, &self.given, path);
@@ -108,8 +113,8 @@ impl Patch {
             }
         }
         let mut checks = Checks::under(Root::Field("endpoint"));
-        endpoint_in::apply(&mut checks, endpoint, whole, targets);
-        checks.finish()
+        let relocation = endpoint_in::apply(&mut checks, endpoint, whole, targets, may_write_secrets);
+        checks.into_result(relocation)
     }
 }
 

@@ -8,9 +8,9 @@ use std::{
 
 use http::{HeaderName, HeaderValue};
 
-use super::Checks;
+use super::{Checks, access::WITHHELD};
 use crate::{
-    domain::{Content, Endpoint, Header, Rule, Scheme, Signature, Signing},
+    domain::{Content, Endpoint, Header, Relocation, Rule, Scheme, Signature, Signing, StoredSecret},
     grpc::pb::{self, signature},
 };
 
@@ -105,6 +105,7 @@ pub fn headers(
     given: HashMap<String, String>,
     sensitive: HashMap<String, String>,
     endpoint: &Endpoint,
+    relocation: &Relocation,
 ) -> BTreeMap<String, Header> {
     let why = "must have at most 50 headers, those in `sensitive_headers` included";
     checks.check(given.len() + sensitive.len() <= PAIRS_MAX, "headers", Rule::TooMany, why);
@@ -136,8 +137,11 @@ pub fn headers(
         }
         let value = if sensitive && value == HIDDEN {
             let stored = endpoint.headers.get(&lower).filter(|header| header.sensitive);
+            let keeps = relocation.keeps(StoredSecret::SensitiveHeader);
             let why = "is needed: none is stored that `***` could stand for";
             checks.check(stored.is_some(), &field, Rule::Required, why);
+            checks.check(stored.is_none() || keeps, &field, Rule::Required, WITHHELD);
+            let stored = stored.filter(|_| keeps);
             stored.map(|header| header.value.clone()).unwrap_or_default()
         } else {
             let why = "must be visible ASCII, spaces and tabs";
