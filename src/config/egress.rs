@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 use secrecy::SecretString;
 
 /// Where requests may go, and by which way.
@@ -27,6 +27,10 @@ pub struct Egress {
         value_delimiter = ','
     )]
     pub dns_servers: Vec<String>,
+    /// Let names of /etc/hosts, and names that the search domains of /etc/resolv.conf
+    /// complete, be targets, too. `hookwire dev` always does.
+    #[arg(long = "local-names", env = "HOOKWIRE_LOCAL_NAMES", value_parser = BoolishValueParser::new())]
+    pub local_names: bool,
     /// File of certificate authorities (PEM) to trust beside the public ones when calling
     /// endpoints. May be given several times.
     #[arg(long = "egress-ca", env = "HOOKWIRE_EGRESS_CA", value_name = "FILE", value_delimiter = ',')]

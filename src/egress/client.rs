@@ -62,6 +62,8 @@ pub struct Config {
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// Name servers to ask; those of the system by default.
     pub name_servers: Vec<SocketAddr>,
+    /// Whether `/etc/hosts` and the system's search domains count; not by default.
+    pub local_names: bool,
     /// Proxy that all requests go through; none by default.
     pub proxy: Option<Proxy>,
 }
@@ -76,6 +78,7 @@ impl Default for Config {
             user_agent: HeaderValue::from_static(concat!("Hookwire/", env!("CARGO_PKG_VERSION"))),
             extra_roots: Vec::new(),
             name_servers: Vec::new(),
+            local_names: false,
             proxy: None,
         }
     }
@@ -119,11 +122,12 @@ impl Client {
     /// A client without connections.
     pub fn new(config: Config, clock: Clock, entropy: Entropy) -> Result<Self, SetupError> {
         let Config { idle_total, idle_age, connection_age: age, connection_requests: requests, .. } = config;
-        let Config { user_agent, extra_roots, name_servers, proxy, .. } = config;
+        let Config { user_agent, extra_roots, name_servers, local_names, proxy, .. } = config;
         let limits = Limits { idle_total, idle_age, age, requests };
         let pool = Pool::new(limits, clock.clone(), entropy);
         let tls = tls::connector(&extra_roots)?;
-        let resolver = Resolver::new(&name_servers, clock.clone())?;
+        // A proxy resolves the names of endpoints: what is resolved here is its own name.
+        let resolver = Resolver::new(&name_servers, local_names || proxy.is_some(), clock.clone())?;
         let roots = extra_roots;
         Ok(Self(Arc::new(Shared { clock, pool, tls, roots, resolver, proxy, user_agent })))
     }

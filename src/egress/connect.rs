@@ -18,6 +18,7 @@ use super::{
     fault::{connect_timeout, fault, unconnected},
     link::Link,
     race::race,
+    resolver::NOWHERE,
     target::{FORBIDDEN, Host},
     tls::{self, Stream, Tls},
 };
@@ -57,7 +58,13 @@ async fn dial(
     }
     let policy = target.policy();
     if !addresses.iter().all(|address| may_dial(policy, *address)) {
-        return Err(fault(Cause::TargetForbidden, FORBIDDEN));
+        return Err(match target.host() {
+            Host::Ip(_) => fault(Cause::TargetForbidden, FORBIDDEN),
+            Host::Name(name) => {
+                tracing::debug!(name, "a name has an address that is not allowed");
+                fault(Cause::Dns, NOWHERE)
+            }
+        });
     }
     let (tcp, remote) = connect_any(&addresses).await.map_err(|error| unconnected(&error))?;
     // Whatever lies between us and the network, nothing is sent to anybody else.

@@ -19,7 +19,9 @@ use futures_util::{
 };
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
+    config::{
+        ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+    },
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::Name,
     system_conf::read_system_conf,
@@ -50,6 +52,11 @@ const FAMILY_DELAY: Duration = Duration::from_millis(50);
 const SILENCE: Micros = Micros::from_secs(60);
 /// Unanswered questions that are remembered at most.
 const SILENCES_MAX: usize = 4096;
+
+/// What is said of a name that leads nowhere. It is the same for a name that is unknown and
+/// for one whose addresses are forbidden, so that nobody learns which internal names exist.
+pub(super) const NOWHERE: &str = "the host name did not resolve to an address that requests may go to: there is no such \
+     name, it has no address, or its network is not allowed";
 
 /// Finds addresses. What they are is for others to judge.
 pub(super) struct Resolver {
@@ -92,12 +99,18 @@ struct Questions {
 
 impl Resolver {
     /// Asks these name servers; the system's, as `/etc/resolv.conf` has them, if there are
-    /// none. `/etc/hosts` comes first, as it stood at the start.
-    pub(super) fn new(servers: &[SocketAddr], clock: Clock) -> Result<Self, NetError> {
-        let (config, mut options) = match servers {
+    /// none. With `local_names` the names of `/etc/hosts` come first, as they stood at the
+    /// start, and the system's search domains complete a name; without, a name means the
+    /// same as everywhere else.
+    pub(super) fn new(servers: &[SocketAddr], local_names: bool, clock: Clock) -> Result<Self, NetError> {
+        let (mut config, mut options) = match servers {
             [] => system(),
             servers => (ask(servers), ResolverOpts::default()),
         };
+        if !local_names {
+            config = ResolverConfig::from_name_servers(config.name_servers().to_vec());
+            options.use_hosts_file = ResolveHosts::Never;
+        }
         options.timeout = PATIENCE;
         options.attempts = 1;
         options.positive_max_ttl = Some(ANSWER_AGE_MAX);
@@ -122,8 +135,7 @@ impl Resolver {
         // By the letters that may stand in a name server's zone, an underscore among them, and not
         // by those of a host name in the strict sense.
         let parsed = Name::from_ascii(name).map_err(|_| unresolved("it is not a valid name"))?;
-        let addresses =
-            self.both(&name.into(), &parsed).await.map_err(|reason| unresolved(reason.words()))?;
+        let addresses = self.both(&name.into(), &parsed).await.map_err(NoAnswer::fault)?;
         if addresses.len() > ADDRESSES_MAX {
             return Err(unresolved(&format!("it has more than {ADDRESSES_MAX} addresses")));
         }
@@ -262,11 +274,10 @@ impl NoAnswer {
     }
 
     /// In words that name no server of ours.
-    fn words(self) -> &'static str {
+    fn fault(self) -> Fault {
         match self {
-            Self::NoName => "there is no such name",
-            Self::NoAddress => "it has no address",
-            Self::Silence => "no name server gave an answer",
+            Self::NoName | Self::NoAddress => fault(Cause::Dns, NOWHERE),
+            Self::Silence => unresolved("no name server gave an answer"),
         }
     }
 }

@@ -17,8 +17,8 @@ pub(super) struct Settings {
     allow: Vec<Allow>,
 }
 
-/// Understands what was set.
-pub(super) fn settings(set: &config::Egress) -> Result<Settings, Error> {
+/// Understands what was set. A development server takes the names of its machine.
+pub(super) fn settings(set: &config::Egress, is_dev: bool) -> Result<Settings, Error> {
     let listed = set.allow_targets.iter().map(|text| text.parse());
     let allow = listed.collect::<Result<_, _>>().map_err(Error::AllowTarget)?;
     let name_servers = set.dns_servers.iter().map(|text| name_server(text)).collect::<Result<_, _>>()?;
@@ -41,7 +41,9 @@ pub(super) fn settings(set: &config::Egress) -> Result<Settings, Error> {
              internal addresses, because this server no longer sees them"
         );
     }
-    Ok(Settings { client: Config { extra_roots, name_servers, proxy, ..Config::default() }, allow })
+    let local_names = is_dev || set.local_names;
+    let client = Config { extra_roots, name_servers, local_names, proxy, ..Config::default() };
+    Ok(Settings { client, allow })
 }
 
 impl Settings {

@@ -211,7 +211,7 @@ pub async fn run(
     }
     let config = profile.server();
     let tls = door::tls(&profile)?;
-    let outbound = egress::settings(&config.egress)?;
+    let outbound = egress::settings(&config.egress, profile.is_dev())?;
     let address = SocketAddr::new(profile.host(), config.port);
     let failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -95,7 +95,7 @@ fn unanswered_questions_are_forgotten_and_limited() {
 async fn a_question_without_an_answer_is_remembered() {
     let server = NameServer::start(|_, _| vec!["127.0.0.1", SILENT]).await;
     let clock = Clock::manual(Timestamp(0));
-    let resolver = Resolver::new(&[server.address], clock.clone()).unwrap();
+    let resolver = Resolver::new(&[server.address], false, clock.clone()).unwrap();
     let addresses = async || resolver.addresses("half.example").await.unwrap();
     let found = addresses().await;
     assert_eq!(found, [IpAddr::from([127, 0, 0, 1])]);
@@ -119,7 +119,7 @@ async fn a_question_without_an_answer_is_remembered() {
 #[tokio::test]
 async fn a_name_with_ipv6_alone_is_found_although_ipv6_was_silent() {
     let server = NameServer::start(|label, _| if label == "six" { vec!["::1"] } else { vec![] }).await;
-    let resolver = Resolver::new(&[server.address], Clock::manual(Timestamp(0))).unwrap();
+    let resolver = Resolver::new(&[server.address], false, Clock::manual(Timestamp(0))).unwrap();
     let question = (Arc::from("six.example"), Family::Ipv6);
     lock(&resolver.questions).close(question, &Err(NoAnswer::Silence), Timestamp(0));
     assert_eq!(resolver.addresses("six.example").await, Ok(vec!["::1".parse().unwrap()]));

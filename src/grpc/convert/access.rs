@@ -270,7 +270,7 @@ pub fn out_tls(it: &TlsOptions) -> Option<pb::TlsOptions> {
 
 #[cfg(test)]
 mod tests {
-    use prost_reflect::{DescriptorPool, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+    use prost_reflect::{DescriptorPool, ExtensionDescriptor, FieldDescriptor, MessageDescriptor};
 
     use super::*;
 
@@ -278,10 +278,9 @@ mod tests {
     fn fields(message: &MessageDescriptor, within: &str) -> Vec<(String, FieldDescriptor)> {
         let fields_of = |field: FieldDescriptor| {
             let path = format!("{within}{}", field.name());
-            let inner = match field.kind() {
-                Kind::Message(inner) if !field.is_map() => fields(&inner, &format!("{path}.")),
-                _ => Vec::new(),
-            };
+            let kind = field.kind();
+            let message = kind.as_message().filter(|_| !field.is_map());
+            let inner = message.map(|inner| fields(inner, &format!("{path}."))).unwrap_or_default();
             std::iter::once((path, field)).chain(inner).collect::<Vec<_>>()
         };
         message.fields().flat_map(fields_of).collect()
@@ -306,7 +305,8 @@ mod tests {
             }
         }
         let mut known = StoredSecret::ALL.map(StoredSecret::field).to_vec();
-        (known.sort_unstable(), marked.sort_unstable());
+        known.sort_unstable();
+        marked.sort_unstable();
         assert_eq!(marked, known);
     }
 }
