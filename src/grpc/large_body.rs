@@ -129,15 +129,15 @@ impl LargeBody {
                 let reservation = self.room.lock().budget.reserve(self.id, bytes);
                 match reservation {
                     Reservation::Granted => return false,
-                    Reservation::Evicted(other) => {
+                    Reservation::Evict(other) => {
                         if let Some(evicted) = self.room.lock().evictions.remove(&other) {
                             evicted.cancel();
                         }
                     }
-                    Reservation::Wait => changed.await,
-                }
-                if self.evicted.is_cancelled() {
-                    return true;
+                    Reservation::Wait => tokio::select! {
+                        () = changed => {}
+                        () = self.evicted.cancelled() => return true,
+                    },
                 }
             }
         };
@@ -163,7 +163,7 @@ impl LargeBody {
             }
             self.seconds += 1;
             let rate = self.arrived - std::mem::replace(&mut self.arrived_before, self.arrived);
-            self.room.lock().budget.measured(self.id, Some(rate));
+            self.room.lock().budget.measured(self.id, rate);
             self.room.0.changed.notify_waiters();
             if self.seconds >= LEAST_RATE_AFTER && self.arrived < LEAST_RATE * self.seconds {
                 return Err(Refused::TooSlow);
@@ -178,7 +178,7 @@ impl LargeBody {
 
     /// Notes that all have: it cannot be evicted any more.
     pub fn is_whole(&mut self) {
-        self.room.lock().budget.measured(self.id, None);
+        self.room.lock().budget.is_whole(self.id);
     }
 }
 

@@ -3,15 +3,15 @@
 //! A body reserves what it needs beyond a small part that each may have for free. One
 //! key may hold half of the budget and one tenant three quarters of it, so no caller
 //! keeps the others out by itself. If a reservation does not fit, the slowest body in its
-//! way gives up its reservation and is refused, provided it is slow: bodies that arrive
-//! at a good rate are over soon, and the reservation waits for them instead.
+//! way is evicted, provided it is slow: bodies that arrive at a good rate are over soon.
+//! Either way the reservation waits until there is room.
 
 use rustc_hash::FxHashMap;
 
 use crate::domain::{ApiKeyId, TenantKey};
 
 /// Bytes per second below which a body may be evicted.
-const SLOW: u64 = 1 << 20;
+const SLOW: u64 = 128 << 10;
 
 /// Whose key sends a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub struct Owner {
 pub enum Reservation {
     /// It is made.
     Granted,
-    /// This body gave up its own for it; ask again.
-    Evicted(u64),
+    /// There will be room once this body is given up; ask again.
+    Evict(u64),
     /// There is no room now.
     Wait,
 }
@@ -46,8 +46,9 @@ struct Held {
     /// None where callers need no keys.
     owner: Option<Owner>,
     bytes: usize,
-    /// Bytes that arrived in the last second. None in the first, and once all are there.
+    /// Bytes per second of late. None in the first second, and once all are there.
     rate: Option<u64>,
+    is_evicted: bool,
 }
 
 /// Bodies that share a limit.
@@ -76,7 +77,7 @@ impl BodyBudget {
     /// A body that holds nothing yet.
     pub fn enter(&mut self, owner: Option<Owner>) -> u64 {
         self.next += 1;
-        self.bodies.insert(self.next, Held { owner, bytes: 0, rate: None });
+        self.bodies.insert(self.next, Held { owner, bytes: 0, rate: None, is_evicted: false });
         self.next
     }
 
@@ -91,14 +92,19 @@ impl BodyBudget {
                 Scope::All => self.bytes_max,
             };
             let within = || self.bodies.iter().filter(|(_, held)| scope.has(held));
-            if within().map(|(_, held)| held.bytes).sum::<usize>() + bytes <= bytes_max {
-                continue;
+            let held: usize = within().map(|(_, held)| held.bytes).sum();
+            let Some(lacking) = (held + bytes).checked_sub(bytes_max + 1) else { continue };
+            let coming: usize = within().filter(|(_, it)| it.is_evicted).map(|(_, it)| it.bytes).sum();
+            if coming > lacking {
+                return Reservation::Wait;
             }
-            let slow = within().filter(|(id, held)| **id != body && held.bytes > 0);
+            let slow = within().filter(|(id, held)| **id != body && held.bytes > 0 && !held.is_evicted);
             let slow = slow.filter_map(|(id, held)| Some((held.rate.filter(|rate| *rate < SLOW)?, *id)));
             let Some((_, slowest)) = slow.min() else { return Reservation::Wait };
-            self.leave(slowest);
-            return Reservation::Evicted(slowest);
+            if let Some(held) = self.bodies.get_mut(&slowest) {
+                held.is_evicted = true;
+            }
+            return Reservation::Evict(slowest);
         }
         if let Some(held) = self.bodies.get_mut(&body) {
             held.bytes += bytes;
@@ -106,10 +112,18 @@ impl BodyBudget {
         Reservation::Granted
     }
 
-    /// Notes how fast a body arrives; `None` once it is there.
-    pub fn measured(&mut self, body: u64, rate: Option<u64>) {
+    /// Notes how many bytes of a body arrived in a second. Half of what it is known for is
+    /// what it did before, so that one bad second is forgiven.
+    pub fn measured(&mut self, body: u64, bytes: u64) {
         if let Some(held) = self.bodies.get_mut(&body) {
-            held.rate = rate;
+            held.rate = Some(held.rate.map_or(bytes, |rate| (rate + bytes) / 2));
+        }
+    }
+
+    /// Notes that all of a body is there.
+    pub fn is_whole(&mut self, body: u64) {
+        if let Some(held) = self.bodies.get_mut(&body) {
+            held.rate = None;
         }
     }
 
@@ -158,16 +172,20 @@ mod tests {
     fn the_slowest_gives_way_and_fast_or_whole_bodies_are_waited_for() {
         let mut budget = BodyBudget::new(100);
         let bodies: Vec<_> = (0..4).map(|_| budget.enter(None)).collect();
-        for (body, rate) in bodies.iter().zip([Some(SLOW), Some(70), Some(50), None]) {
+        for (body, rate) in bodies.iter().zip([SLOW, 70, 50, 0]) {
             assert_eq!(budget.reserve(*body, 25), Reservation::Granted);
             budget.measured(*body, rate);
         }
+        budget.is_whole(bodies[3]);
         let late = budget.enter(None);
-        assert_eq!(budget.reserve(late, 50), Reservation::Evicted(bodies[2]));
-        assert_eq!(budget.reserve(late, 50), Reservation::Evicted(bodies[1]));
+        assert_eq!(budget.reserve(late, 50), Reservation::Evict(bodies[2]));
+        assert_eq!(budget.reserve(late, 50), Reservation::Evict(bodies[1]));
+        assert_eq!(budget.reserve(late, 50), Reservation::Wait, "they are still there");
+        assert_eq!(budget.reserve(bodies[2], 1), Reservation::Wait, "an evicted body gets nothing more");
+        budget.leave(bodies[1]);
+        budget.leave(bodies[2]);
         assert_eq!(budget.reserve(late, 50), Reservation::Granted);
         assert_eq!(budget.reserve(late, 25), Reservation::Wait, "the others are fast, or there");
-        assert_eq!(budget.reserve(bodies[2], 1), Reservation::Wait, "an evicted body gets nothing more");
     }
 
     #[test]
@@ -175,11 +193,23 @@ mod tests {
         let mut budget = BodyBudget::new(100);
         let slow_of_another = budget.enter(owner(2, 2));
         assert_eq!(budget.reserve(slow_of_another, 25), Reservation::Granted);
-        budget.measured(slow_of_another, Some(0));
+        budget.measured(slow_of_another, 0);
         let own = budget.enter(owner(1, 1));
         assert_eq!(budget.reserve(own, 50), Reservation::Granted);
-        budget.measured(own, Some(7));
+        budget.measured(own, 7);
         let more = budget.enter(owner(1, 1));
-        assert_eq!(budget.reserve(more, 10), Reservation::Evicted(own));
+        assert_eq!(budget.reserve(more, 10), Reservation::Evict(own));
+    }
+
+    #[test]
+    fn one_bad_second_is_forgiven_and_a_standstill_is_not() {
+        let mut budget = BodyBudget::new(100);
+        let (body, late) = (budget.enter(None), budget.enter(None));
+        assert_eq!(budget.reserve(body, 100), Reservation::Granted);
+        budget.measured(body, 4 * SLOW);
+        budget.measured(body, 0);
+        assert_eq!(budget.reserve(late, 1), Reservation::Wait);
+        (0..2).for_each(|_| budget.measured(body, 0));
+        assert_eq!(budget.reserve(late, 1), Reservation::Evict(body));
     }
 }

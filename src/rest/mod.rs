@@ -18,6 +18,7 @@ pub(crate) mod fake;
 mod free;
 mod hint;
 mod json;
+mod linger;
 mod message;
 mod problem;
 mod query;

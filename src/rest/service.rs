@@ -15,6 +15,7 @@ use tonic::Status;
 
 use super::{
     call, hint,
+    linger::lingering,
     message::{Messages, Source},
     problem::Problem,
     render,
@@ -70,6 +71,7 @@ impl Rest {
 
     async fn route(&self, request: Request) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
+        let body = lingering(parts.version, &parts.headers, body);
         let (method, path) = (&parts.method, parts.uri.path());
         let (route, variables) = match self.0.table.find(method, path) {
             Found::Route(route, variables) => (Arc::clone(route), variables),

@@ -93,6 +93,10 @@ async fn without_a_key_no_byte_of_a_body_is_waited_for() {
     let mut status = [0; 12];
     timeout(LONG, stream.read_exact(&mut status)).await.expect("an answer without the body").expect("read");
     assert_eq!(&status, b"HTTP/1.1 401");
+
+    // One that sends it all the same can read what it is told.
+    let (path, body) = &worst()[0];
+    assert_eq!(send(server.port, path, body).await, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

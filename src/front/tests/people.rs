@@ -34,7 +34,7 @@ async fn every_way_in_tells_who_is_there() {
     let connection = stream().await;
     let told = connection.local_addr().unwrap();
     assert!(ask(connection, "/v1/endpoints/e", "").await.starts_with("HTTP/1.1 200"));
-    assert_eq!(seen(&fake), Peer { address: told, certificate: None, proxied: true });
+    assert_eq!(seen(&fake), Peer { address: told, certificate: None, proxied: false });
     ask(stream().await, "/v1/deliveries:watch?resume_token=finite", "").await;
     assert_eq!(seen(&fake).address.ip(), LOOPBACK);
 
