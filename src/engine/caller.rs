@@ -8,12 +8,12 @@ use http::{
 };
 
 use super::{
-    redact,
+    redact::{Redactor, sent_secrets},
     token::{Tokens, basic, bearer, secret_value},
 };
 use crate::{
     content,
-    domain::{Answer, Authentication, Cause, DeliveryId, Endpoint, Event, Fault, SecretText, Timestamp},
+    domain::{Answer, Authentication, Cause, DeliveryId, Endpoint, Event, Fault, Timestamp},
     egress::{Client, Policy, Request, Sender, Target, Tls, vet},
     signing::Signer,
 };
@@ -30,8 +30,8 @@ pub(super) struct Caller {
     /// Where from the header `authorization` comes, if not from `headers`.
     pub tokens: Option<Tokens>,
     way: Result<Way, Fault>,
-    /// Secrets that are sent as they are.
-    spoken: Vec<SecretText>,
+    /// Finds the secrets that each request carries.
+    redactor: Redactor,
     signer: Signer,
 }
 
@@ -52,8 +52,10 @@ impl Caller {
             Some(Authentication::Basic { .. } | Authentication::Bearer { .. }) | None => None,
         };
         let way = way(&endpoint, policy, tls);
-        let spoken = redact::spoken(&endpoint);
-        Self { tokens, way, spoken, signer: Signer::new(&endpoint), endpoint }
+        let authorization = way.as_ref().ok().and_then(|way| way.headers.get(AUTHORIZATION));
+        let credential = authorization.and_then(credential);
+        let redactor = Redactor::new(sent_secrets(&endpoint).chain(credential));
+        Self { tokens, way, redactor, signer: Signer::new(&endpoint), endpoint }
     }
 
     /// The request for an event. A request that cannot be built is a fault of
@@ -98,14 +100,19 @@ impl Caller {
         })
     }
 
-    /// Takes out of an answer what its request had of secrets.
+    /// Removes the secrets of a request from its answer. `token` is the authorization
+    /// that [`Caller::tokens`] gave.
     pub fn redact(&self, answer: &mut Answer, token: Option<&HeaderValue>) {
-        let sent = token.or_else(|| self.way.as_ref().ok()?.headers.get(AUTHORIZATION));
-        // What follows `Basic` or `Bearer`; a header of the user's own is in `spoken`.
-        let sent = sent.and_then(|value| value.as_bytes().split(|byte| *byte == b' ').nth(1));
-        let spoken = self.spoken.iter().map(|secret| secret.expose().as_bytes());
-        redact::redact(&mut answer.response, spoken.chain(sent));
+        self.redactor.redact(&mut answer.response);
+        if let Some(credential) = token.and_then(credential) {
+            Redactor::new([credential].into_iter()).redact(&mut answer.response);
+        }
     }
+}
+
+/// What follows `Basic` or `Bearer`.
+fn credential(authorization: &HeaderValue) -> Option<&[u8]> {
+    authorization.as_bytes().split(|byte| *byte == b' ').nth(1)
 }
 
 /// On whose behalf its requests are made.

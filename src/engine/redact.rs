@@ -1,68 +1,87 @@
-//! Keeps secrets that were sent out of what is recorded: some receivers answer with
-//! the very request they got.
+//! Removes the secrets of a request from the response that is recorded: some receivers
+//! answer with the request that they received.
+//!
+//! A secret is found in the text as it stands and in each form that a receiver may give
+//! it: escaped as in JSON (also twice), percent-encoded, as HTML entities, in base64. A
+//! response is recorded up to a limit, so a secret may be cut off at the end of the
+//! text: a start of it there is removed, too.
 
-use crate::domain::{Authentication, Endpoint, Response, SecretText};
+mod needle;
+mod view;
 
-/// Shorter values stand in any text by chance.
-const LENGTH_MIN: usize = 6;
-/// What stands in their place.
+use std::ops::Range;
+
+use self::{
+    needle::{LENGTH_MIN, Needle},
+    view::View,
+};
+use crate::domain::{Authentication, Endpoint, Response};
+
+/// Replaces a secret.
 const HIDDEN: &[u8] = b"***";
 
-/// What an endpoint's requests say that must not come back.
-pub(super) fn spoken(endpoint: &Endpoint) -> Vec<SecretText> {
-    let headers = endpoint.headers.values().filter(|header| header.sensitive);
-    let mut spoken: Vec<_> = headers.map(|header| header.value.clone()).collect();
-    match &endpoint.authentication {
-        Some(Authentication::Basic { password, .. }) => spoken.push(password.clone()),
-        Some(Authentication::Bearer { token }) => spoken.push(token.clone()),
-        Some(Authentication::OAuth2(_)) | None => {}
-    }
-    spoken
+/// Finds a fixed set of secrets.
+pub(super) struct Redactor(Vec<Needle>);
+
+/// The secrets that an endpoint's requests carry, except for OAuth tokens.
+pub(super) fn sent_secrets(endpoint: &Endpoint) -> impl Iterator<Item = &[u8]> {
+    let headers = endpoint.headers.values().filter(|header| header.sensitive).map(|header| &header.value);
+    let credential = match &endpoint.authentication {
+        Some(Authentication::Basic { password, .. }) => Some(password),
+        Some(Authentication::Bearer { token }) => Some(token),
+        Some(Authentication::OAuth2(_)) | None => None,
+    };
+    headers.chain(credential).map(|secret| secret.expose().as_bytes())
 }
 
-/// Replaces every secret in a response.
-pub(super) fn redact<'a>(response: &mut Response, secrets: impl Iterator<Item = &'a [u8]>) {
-    for secret in secrets.filter(|secret| secret.len() >= LENGTH_MIN) {
-        if let Some(body) = without(&response.body, secret) {
+impl Redactor {
+    /// Shorter secrets than 6 bytes are left out: they stand in any text by chance.
+    pub fn new<'a>(secrets: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self(secrets.filter(|secret| secret.len() >= LENGTH_MIN).flat_map(Needle::spellings).collect())
+    }
+
+    /// Replaces every secret in a response.
+    pub fn redact(&self, response: &mut Response) {
+        if self.0.is_empty() {
+            return;
+        }
+        if let Some(body) = self.without(&response.body) {
             response.body = body;
         }
         for (_, value) in &mut response.headers {
-            if let Some(text) = without(value.as_bytes(), secret) {
+            if let Some(text) = self.without(value.as_bytes()) {
                 *value = String::from_utf8_lossy(&text).into_owned();
             }
         }
     }
+
+    /// The text without the secrets; `None` if it contains none.
+    fn without(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let mut found = Vec::new();
+        for view in View::all(text) {
+            for needle in &self.0 {
+                needle.find(view.bytes(), |range| found.push(view.origin(range)));
+            }
+        }
+        (!found.is_empty()).then(|| cut_out(text, found))
+    }
 }
 
-/// The text without the secret; nothing if it is not in it.
-fn without(text: &[u8], secret: &[u8]) -> Option<Vec<u8>> {
-    let find = |text: &[u8]| text.windows(secret.len()).position(|window| window == secret);
-    let (mut rest, mut next) = (text, Some(find(text)?));
+/// Replaces ranges of a text. Those that overlap are one.
+fn cut_out(text: &[u8], mut ranges: Vec<Range<usize>>) -> Vec<u8> {
+    ranges.sort_unstable_by_key(|range| range.start);
     let mut kept = Vec::with_capacity(text.len());
-    while let Some(at) = next {
-        kept.extend_from_slice(&rest[..at]);
-        kept.extend_from_slice(HIDDEN);
-        rest = &rest[at + secret.len()..];
-        next = find(rest);
+    let mut done = 0;
+    for range in ranges {
+        if range.start >= done {
+            kept.extend_from_slice(&text[done..range.start]);
+            kept.extend_from_slice(HIDDEN);
+        }
+        done = done.max(range.end);
     }
-    kept.extend_from_slice(rest);
-    Some(kept)
+    kept.extend_from_slice(&text[done..]);
+    kept
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_sent_is_not_recorded_when_it_comes_back() {
-        let mut response = Response {
-            headers: vec![("x-echo".to_owned(), "a s3cret b".to_owned())],
-            body: b"s3crets3cret, t0ken-1 and 12345 s3cre\xfft".to_vec(),
-            ..Response::default()
-        };
-        let secrets: [&[u8]; 4] = [b"s3cret", b"t0ken-1", b"12345", b""];
-        redact(&mut response, secrets.into_iter());
-        assert_eq!(response.body, b"******, *** and 12345 s3cre\xfft");
-        assert_eq!(response.headers[0].1, "a *** b");
-    }
-}
+mod tests;

@@ -269,3 +269,32 @@ fn spelled(headers: &http::HeaderMap) -> Vec<(String, String)> {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
+
+/// Wherever the limit of what is kept of a body falls within an echo.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_echo_at_the_limit_of_what_is_kept_shows_no_part_of_a_secret() {
+    const KEPT: usize = 16 * 1024;
+    const TELLING: usize = 8;
+    let secret = "t0ken+of/the=receiver~0123456789";
+    let spelled: [fn(char) -> String; 3] =
+        [String::from, |char| format!("\\u{:04X}", char as u32), |char| format!("%{:02x}", char as u32)];
+    let server = Server::start().await;
+    let receiver = Receiver::ok().await;
+    let authentication = json!({ "bearer": { "token": secret } });
+    let endpoint = json!({ "url": receiver.at("/"), "authentication": authentication });
+    let made = Said::default().call(&server, Method::POST, "/v1/endpoints", &endpoint).await;
+    let test = format!("/v1/endpoints/{}:test", made["id"].as_str().expect("an id"));
+    for spell in spelled {
+        let echo: Vec<String> = secret.chars().map(spell).collect();
+        for shown in (0..=echo.concat().len()).step_by(3) {
+            let body = format!("{}{} after", "-".repeat(KEPT - shown), echo.concat());
+            receiver.answer_with(move |_| Answer::ok().body(body.clone()));
+            let tested = Said::default().call(&server, Method::POST, &test, &json!({})).await;
+            let kept = tested["attempt"]["response"]["body"].as_str().expect("a body");
+            let kept = String::from_utf8(STANDARD.decode(kept).expect("base64")).expect("text");
+            assert!(kept.starts_with("----"), "{tested}");
+            let part = echo.windows(TELLING).find(|part| kept.contains(&part.concat()));
+            assert_eq!(part, None, "{shown} bytes of the echo were before the limit");
+        }
+    }
+}
