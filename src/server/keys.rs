@@ -1,9 +1,9 @@
 //! From files and the environment to the ring of master keys.
 
 use std::{
-    fs,
+    fs::{self, DirBuilder},
     io::{self, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use crate::{
     config::{KeysInEnv, MasterKeys},
     domain::SecretText,
     entropy::Entropy,
-    vault::{MasterKey, NotAKey, Vault},
+    vault::{KeyId, MasterKey, NotAKey, Vault},
 };
 
 /// The key that a development server makes for itself, in its data directory.
@@ -26,6 +26,18 @@ pub enum KeyError {
          --master-key-file FILE"
     )]
     Missing,
+    /// The key that a database was sealed under is not beside it.
+    #[error(
+        "the database is sealed under master key {key}, which is not in {}: put the file master.key that belongs to \
+         the database there, or give the key by --master-key-file; without it the stored secrets cannot be read",
+        data_dir.display()
+    )]
+    Lost {
+        /// The key.
+        key: KeyId,
+        /// Where it would be.
+        data_dir: PathBuf,
+    },
     /// Two were given.
     #[error("the master key is given twice: keep one of --master-key-file and HOOKWIRE_MASTER_KEY")]
     Twice,
@@ -86,6 +98,11 @@ pub(super) fn vault(keys: &MasterKeys, own: Option<&Path>, entropy: &Entropy) ->
     Ok(Vault::new(current, old, entropy.clone()))
 }
 
+/// Whether [`vault`] will draw a new key, as none is given and none is in the directory.
+pub(super) fn draws(keys: &MasterKeys, data_dir: &Path) -> bool {
+    keys.master_key_file.is_none() && KeysInEnv::read().current.is_none() && !data_dir.join(DEV_KEY).exists()
+}
+
 /// Draws a master key and writes it to a file that must not be there yet.
 pub(super) fn write_new(path: &Path, entropy: &Entropy) -> Result<(), KeyError> {
     let failed = |source| KeyError::Write { path: path.to_owned(), source };
@@ -107,7 +124,7 @@ fn own_key(data_dir: &Path, entropy: &Entropy) -> Result<MasterKey, KeyError> {
     let path = data_dir.join(DEV_KEY);
     if !path.exists() {
         let failed = |source| KeyError::Write { path: path.clone(), source };
-        fs::create_dir_all(data_dir).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
         match write_new(&path, entropy) {
             // Another server was faster; the store's lock decides between them.
             Ok(()) | Err(KeyError::Exists { .. }) => {}

@@ -219,6 +219,14 @@ pub async fn run(
 
     let (clock, entropy) = (Clock::system(), Entropy::from_os());
     let own = profile.is_dev().then_some(config.data_dir.as_path());
+    if let Some(data_dir) = own
+        && keys::draws(&config.keys, data_dir)
+        && let Some(key) = stores::location(data_dir, &config.store)?.sealed_under().await?
+        // Another server may have made both meanwhile: the key first.
+        && keys::draws(&config.keys, data_dir)
+    {
+        return Err(KeyError::Lost { key, data_dir: data_dir.to_owned() }.into());
+    }
     let vault = keys::vault(&config.keys, own, &entropy)?;
     let store_config = store::Config {
         queue_max: config.max_queue,

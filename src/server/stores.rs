@@ -30,15 +30,8 @@ pub(super) fn config(
     clock: &Clock,
     entropy: &Entropy,
 ) -> Result<store::Config, Error> {
-    let location = match &given.store {
-        None => Location::Directory(data_dir.to_owned()),
-        Some(url) => {
-            let server = Server::new(url.expose_secret(), given.allow_lossy_store);
-            Location::Server(Box::new(server.map_err(OpenError::from)?))
-        }
-    };
     Ok(store::Config {
-        location,
+        location: location(data_dir, given)?,
         instance: InstanceId(i64::from_be_bytes(entropy.bytes()) & i64::MAX),
         name: name(given.instance_name.as_deref(), host().as_deref(), listening),
         started_at: clock.wall(),
@@ -48,6 +41,17 @@ pub(super) fn config(
         pending_bytes_max: PENDING_BYTES_MAX,
         mark_every: 10_000_000,
         crash_after_publishes: None,
+    })
+}
+
+/// Where the database is.
+pub(super) fn location(data_dir: &Path, given: &config::Store) -> Result<Location, Error> {
+    Ok(match &given.store {
+        None => Location::Directory(data_dir.to_owned()),
+        Some(url) => {
+            let server = Server::new(url.expose_secret(), given.allow_lossy_store);
+            Location::Server(Box::new(server.map_err(OpenError::from)?))
+        }
     })
 }
 

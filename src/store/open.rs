@@ -131,6 +131,18 @@ async fn on_a_thread(conn: Conn, config: &Config) -> Result<(Conn, bool), OpenEr
     tokio::task::spawn_blocking(work).await.expect("the start of a store does not panic")
 }
 
+impl Location {
+    /// A master key that what is there is sealed under; `None` if there is no database, or
+    /// nothing is sealed in it. Changes nothing.
+    pub async fn sealed_under(&self) -> Result<Option<vault::KeyId>, OpenError> {
+        let proof = match self {
+            Self::Directory(directory) => db::proof_in_file(directory)?,
+            Self::Server(server) => server.proof().await?,
+        };
+        Ok(proof.as_deref().and_then(vault::key_of))
+    }
+}
+
 /// The tables of each database, and how they came to be.
 pub(super) fn migrator(dialect: Dialect) -> Migrator {
     let migrations: &[(i64, &str, &str)] = match dialect {

@@ -26,6 +26,6 @@ pub(super) use self::{
     query::{Dialect, Query, Sql},
     readers::{Readers, Row},
     row::Columns,
-    sqlite::open as open_sqlite,
+    sqlite::{open as open_sqlite, proof as proof_in_file},
     value::{ToValue, Value, params},
 };

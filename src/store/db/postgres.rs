@@ -163,6 +163,18 @@ impl Server {
         Ok(row.get(0))
     }
 
+    /// One of the constants that tell which master keys are needed; `None` if there is none.
+    pub async fn proof(&self) -> Result<Option<Vec<u8>>, PostgresError> {
+        let mut conn = self.connect("question").await?;
+        let sql = "SELECT to_regclass('vault') IS NOT NULL";
+        if !conn.fetch_one(sql).await.map_err(PostgresError::Connect)?.get::<bool, _>(0) {
+            return Ok(None);
+        }
+        let row =
+            conn.fetch_optional("SELECT proof FROM vault LIMIT 1").await.map_err(PostgresError::Connect)?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
     /// Checks that what is acknowledged will be kept, and that the server takes writes.
     pub async fn check(&self, conn: &mut PgConnection) -> Result<(), PostgresError> {
         let sql = "SELECT current_setting('server_version_num')::int, current_setting('server_version'), \

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sqlx::{
     ConnectOptions as _, Connection as _, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
@@ -52,7 +52,22 @@ pub(in crate::store) async fn open(directory: &Path) -> Result<Opened, OpenError
         .acquire_timeout(Duration::from_secs(5))
         .connect_with(reading(&file))
         .await?;
-    Ok(Opened { writer, readers, lock })
+    Ok(Opened { writer, readers, locks })
+}
+
+/// One of the constants that tell which master keys are needed, without changing anything;
+/// `None` if there is no file, or none of them in it.
+pub(in crate::store) fn proof(directory: &Path) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+    let file = directory.join("hookwire.db");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let conn = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'vault'";
+    if conn.query_row(sql, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(None);
+    }
+    conn.query_row("SELECT proof FROM vault LIMIT 1", [], |row| row.get(0)).optional()
 }
 
 /// Marks an orderly stop and closes the file.
