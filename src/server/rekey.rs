@@ -49,7 +49,7 @@ pub async fn rekey(options: &Rekey) -> Result<String, Error> {
         return Err(Error::RekeyRunning { path: "that database".into() });
     }
     let opened = Store::open(config).await;
-    if let Err(OpenError::Locked { path }) = opened {
+    if let Err(OpenError::Locked { path } | OpenError::LockedByOtherName { path }) = opened {
         return Err(Error::RekeyRunning { path });
     }
     let (store, _) = opened?;

@@ -193,7 +193,7 @@ pub struct Store {
     incarnation: u32,
     stale: bool,
     config: Config,
-    _lock: Option<File>,
+    _locks: Vec<File>,
 }
 
 impl Store {
@@ -202,7 +202,7 @@ impl Store {
     pub async fn open(
         config: Config,
     ) -> Result<(Arc<Self>, oneshot::Receiver<Result<(), Error>>), OpenError> {
-        let open::Opened { conn, readers, lock, stale } = open::open(&config).await?;
+        let open::Opened { conn, readers, locks, stale } = open::open(&config).await?;
         let loading = load::load(conn, &config);
         let loaded = tokio::task::spawn_blocking(loading).await.expect("loading a store does not panic")?;
         let load::Loaded { conn, position, latest, compacted, incarnation, routes, directory, shards, open } =
@@ -251,7 +251,7 @@ impl Store {
             incarnation,
             stale,
             config,
-            _lock: lock,
+            _locks: locks,
         };
         Ok((Arc::new(store), ended))
     }

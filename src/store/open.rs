@@ -32,6 +32,15 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another process has the file under another name.
+    #[error(
+        "another hookwire already runs on {path}, which is the same file under another name: stop it, or choose \
+         another --data-dir"
+    )]
+    LockedByOtherName {
+        /// The file.
+        path: PathBuf,
+    },
     /// The SQLite inside is too old.
     #[error("this build has SQLite {found}, which can damage its files: build with SQLite 3.51.3 or later")]
     Version {
@@ -88,18 +97,18 @@ pub enum OpenError {
 pub(super) struct Opened {
     pub conn: Conn,
     pub readers: Readers,
-    /// Of the file's directory.
-    pub lock: Option<File>,
+    /// Of the file and its directory; dropped last.
+    pub locks: Vec<File>,
     /// Something is not sealed under the current master key.
     pub stale: bool,
 }
 
 /// Opens or makes the store.
 pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
-    let (conn, readers, lock) = match &config.location {
+    let (conn, readers, locks) = match &config.location {
         Location::Directory(directory) => {
             let file = db::open_sqlite(directory).await?;
-            (Conn::Sqlite(file.writer), Readers::Sqlite(file.readers), Some(file.lock))
+            (Conn::Sqlite(file.writer), Readers::Sqlite(file.readers), file.locks)
         }
         Location::Server(server) => {
             let mut conn = server.connect("migration").await?;
@@ -113,7 +122,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
         }
     };
     let (conn, stale) = on_a_thread(conn, config).await?;
-    Ok(Opened { conn, readers, lock, stale })
+    Ok(Opened { conn, readers, locks, stale })
 }
 
 /// What the writer's connection is needed for at the start.

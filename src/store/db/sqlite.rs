@@ -1,9 +1,10 @@
 //! The file: one process, a SQLite that can be trusted.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
+    fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -27,16 +28,22 @@ const BUSY: Duration = Duration::from_secs(5);
 const PRAGMAS: [(&str, &str); 4] =
     [("trusted_schema", "OFF"), ("mmap_size", "0"), ("temp_store", "MEMORY"), ("cache_size", "-8000")];
 
-/// The file, opened: one connection that writes, some that read, and the lock.
+/// The mode of each file: for its owner alone, since payloads stand there in the open.
+const MODE: u32 = 0o600;
+/// What SQLite adds to the name of the database for its other files.
+const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+
+/// The file, opened: one connection that writes, some that read, and the locks.
 pub(in crate::store) struct Opened {
     pub writer: Connection,
     pub readers: SqlitePool,
-    pub lock: File,
+    pub locks: Vec<File>,
 }
 
 /// Opens or makes the store.
 pub(in crate::store) async fn open(directory: &Path) -> Result<Opened, OpenError> {
-    let (lock, file) = (lock(directory)?, directory.join("hookwire.db"));
+    let file = directory.join("hookwire.db");
+    let locks = vec![lock(directory)?, lock_file(&file)?];
     migrate(&file).await?;
     let writer = writer(&file)?;
     let boot = boot();
@@ -129,13 +136,42 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
     // For its owner only: payloads stand there in the open.
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let path = directory.join("hookwire.lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    let file = own(&directory.join("hookwire.lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: directory.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// Makes the database file if there is none, and locks it. The lock belongs to the file
+/// and not to its name, so it also holds off a process that found the file by another
+/// name. It must be held until SQLite has closed the file: closing any descriptor of a
+/// file releases the locks that SQLite has on it.
+fn lock_file(path: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Directory { path: path.to_owned(), source };
+    for file in SUFFIXES.map(|suffix| with_suffix(path, suffix)).iter().filter(|file| file.exists()) {
+        std::fs::set_permissions(file, Permissions::from_mode(MODE)).map_err(failed)?;
+    }
+    let file = own(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::LockedByOtherName { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Opens a file, or makes it, so that nobody but its owner can read it.
+fn own(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    Ok(file)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// One of the facts about the store; `boot`, the run of the machine that last opened
@@ -175,5 +211,42 @@ mod tests {
         assert!(!must_check(Some(0), Some(8), 8), "only the process ended");
         assert!(!must_check(Some(1), Some(7), 8), "closed in order");
         assert!(!must_check(None, None, 8), "just made");
+    }
+
+    #[tokio::test]
+    async fn files_are_for_their_owner_alone_also_those_that_were_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("data");
+        let files = ["hookwire.db", "hookwire.db-wal", "hookwire.db-shm", "hookwire.lock"];
+        let mode = |name: &str| std::fs::metadata(directory.join(name)).unwrap().permissions().mode() & 0o777;
+        let opened = open(&directory).await.unwrap();
+        assert_eq!((mode(""), files.map(mode)), (0o700, [MODE; 4]));
+        for file in files {
+            std::fs::set_permissions(directory.join(file), Permissions::from_mode(0o644)).unwrap();
+        }
+        // As after a crash: the files beside the database are left.
+        let copy = folder.path().join("copy");
+        std::fs::create_dir(&copy).unwrap();
+        for file in files {
+            std::fs::copy(directory.join(file), copy.join(file)).unwrap();
+        }
+        drop(opened);
+        let _opened = open(&copy).await.unwrap();
+        let mode = |name: &str| std::fs::metadata(copy.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(files.map(mode), [MODE; 4]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_open_is_refused_under_each_of_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let opened = open(&one).await.unwrap();
+        assert!(matches!(open(&one).await, Err(OpenError::Locked { .. })));
+        std::fs::create_dir(&other).unwrap();
+        std::fs::hard_link(one.join("hookwire.db"), other.join("hookwire.db")).unwrap();
+        let refused = open(&other).await.err().unwrap();
+        assert!(matches!(refused, OpenError::LockedByOtherName { .. }), "{refused}");
+        drop(opened);
+        open(&other).await.unwrap();
     }
 }
