@@ -28,8 +28,7 @@ fn main() -> ExitCode {
         Command::Dev(dev) => run_server(Profile::Dev(dev)),
         Command::Serve(serve) => run_server(Profile::Serve(serve)),
         Command::AdminKey(options) => {
-            administrator::make(&options.out, &Clock::system(), &Entropy::from_os())
-                .map(|token| println!("{token}"))
+            administrator::make(&options.out, &Clock::system(), &Entropy::from_os(), print)
                 .map_err(anyhow::Error::from)
         }
         Command::Keygen(options) => say(server::keygen(&options)),
@@ -59,13 +58,7 @@ fn run_server(profile: Profile) -> anyhow::Result<()> {
         if matches!(profile, Profile::Serve(_)) {
             tokio::spawn(reload_when_told(Arc::clone(&signals.reload)));
         }
-        let announce = move |text: &str| {
-            // Whoever closed our output wants the server all the same.
-            let mut out = std::io::stdout().lock();
-            let _ = out.write_all(text.as_bytes());
-            let _ = out.flush();
-        };
-        Ok(server::run(profile, metrics, delivery.handle(), signals, announce).await?)
+        Ok(server::run(profile, metrics, delivery.handle(), signals, print).await?)
     })
 }
 
@@ -80,7 +73,14 @@ fn run_status(options: &config::Status) -> anyhow::Result<()> {
 
 /// Prints what a command has to say.
 fn say<E: std::error::Error + Send + Sync + 'static>(text: Result<String, E>) -> anyhow::Result<()> {
-    Ok(std::io::stdout().write_all(text?.as_bytes())?)
+    Ok(print(&text?)?)
+}
+
+/// Writes to the standard output; done only once it has arrived there.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 fn run_bench(options: config::Bench) -> anyhow::Result<()> {

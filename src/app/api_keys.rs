@@ -186,15 +186,14 @@ impl App {
         Ok(())
     }
 
-    /// A first administrator's key and its token, where there never was a key.
-    pub async fn first_administrator(&self) -> Result<Option<String>, Error> {
+    /// The id and the token of a first administrator's key, where there never was a key.
+    /// It is not stored yet.
+    pub fn first_administrator(&self) -> Option<(ApiKeyId, String)> {
         if !self.store.directory().keys(|_| true).is_empty() {
-            return Ok(None);
+            return None;
         }
         let id = ApiKeyId(self.fresh_uid(self.now()));
-        let token = principal::token(id, self.entropy.bytes());
-        self.admit_administrator(id, principal::hash(&token)).await?;
-        Ok(Some(token))
+        Some((id, principal::token(id, self.entropy.bytes())))
     }
 
     /// Whether some key can administer.

@@ -197,14 +197,16 @@ pub struct Signals {
 }
 
 /// Runs a server until `signals.stop` is cancelled: then nothing new is taken and what is
-/// in flight ends. `announce` is told what to print once the server is ready. Deliveries
-/// run on a runtime of their own, `delivery`; the calls on the one that this runs on.
+/// in flight ends. `print` writes to the standard output and flushes it: the first
+/// administrator's token, which must arrive there, and once the server is ready what to
+/// type next. Deliveries run on a runtime of their own, `delivery`; the calls on the one
+/// that this runs on.
 pub async fn run(
     profile: Profile,
     metrics: PrometheusHandle,
     delivery: &Handle,
     signals: Signals,
-    announce: impl FnOnce(&str),
+    print: impl Fn(&str) -> std::io::Result<()>,
 ) -> Result<(), Error> {
     if profile.is_dev() && !profile.host().is_loopback() {
         return Err(Error::NotLoopback);
@@ -269,12 +271,9 @@ pub async fn run(
     let limits = app::Limits { keys_required: !profile.is_dev(), targets: policy, ..app::Limits::default() };
     let app = App::new(Arc::clone(&store), fleet, clock.clone(), entropy.clone(), limits, drain.clone());
     let app = Arc::new(app);
-    let first_token = match &profile {
-        Profile::Dev(_) => None,
-        Profile::Serve(serve) => {
-            administrator::admit(&app, serve.administrator.admin_key_file.as_deref()).await?
-        }
-    };
+    if let Profile::Serve(serve) = &profile {
+        administrator::admit(&app, serve.administrator.admin_key_file.as_deref(), &print).await?;
+    }
     let tasks = background(&app, config, &drain);
     if store.is_stale() {
         let (store, crash_after, stop) = (Arc::clone(&store), config.keys.crash_after_reseal, drain.clone());
@@ -302,7 +301,8 @@ pub async fn run(
 
     let announcing = async {
         readiness.reached().await;
-        announce(&welcome::text(&profile, local, encrypted, first_token.as_deref()));
+        // Whoever closed our output wants the server all the same.
+        let _ = print(&welcome::text(&profile, local, encrypted));
         tracing::info!(address = %local, data_dir = %config.data_dir.display(), "ready");
         std::future::pending::<()>().await;
     };

@@ -5,12 +5,7 @@ use std::net::SocketAddr;
 use super::Profile;
 
 /// Where it is, and what to type next.
-pub(super) fn text(
-    profile: &Profile,
-    address: SocketAddr,
-    encrypted: bool,
-    first_token: Option<&str>,
-) -> String {
+pub(super) fn text(profile: &Profile, address: SocketAddr, encrypted: bool) -> String {
     let scheme = if encrypted { "https" } else { "http" };
     match profile {
         Profile::Dev(dev) => {
@@ -21,11 +16,7 @@ pub(super) fn text(
             };
             development(address, &place)
         }
-        Profile::Serve(_) => {
-            let shown = |token| format!("The administrator's key, shown this once:\n{token}\n");
-            let token = first_token.map(shown).unwrap_or_default();
-            format!("{token}Hookwire is ready on {scheme}://{address}\n")
-        }
+        Profile::Serve(_) => format!("Hookwire is ready on {scheme}://{address}\n"),
     }
 }
 

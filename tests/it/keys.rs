@@ -426,6 +426,14 @@ async fn the_first_start_makes_a_key_and_shows_it_once() {
     let database = Server::on_postgres().then(Database::new);
     let store = database.iter().flat_map(|database| ["--store".to_owned(), database.url()]);
     let store: Vec<_> = store.collect();
+    // Where it cannot be shown, no key is stored.
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--port", "0", "--data-dir"]).arg(&data).arg("--master-key-file").arg(&master);
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a full device");
+    let refused = command.args(&store).env("LOG_LEVEL", "off").stdout(full).output().expect("hookwire");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.lines().count() == 1 && told.contains("cannot be written to the standard output"), "{told}");
     let mut started = Vec::new();
     for _ in 0..2 {
         let mut command = tokio::process::Command::new(PROGRAM);
@@ -455,7 +463,16 @@ fn each_refusal_to_make_or_take_an_administrators_key_is_one_sentence() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("admin");
     let file = file.to_str().expect("a path");
-    let make = || Command::new(PROGRAM).args(["admin-key", "--out", file]).output().expect("hookwire");
+    let command = || {
+        let mut command = Command::new(PROGRAM);
+        command.args(["admin-key", "--out", file]);
+        command
+    };
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a full device");
+    let unseen = command().stdout(full).output().expect("hookwire");
+    let told = String::from_utf8_lossy(&unseen.stderr);
+    assert!(unseen.status.code() == Some(1) && told.contains("cannot be written"), "{told}");
+    let make = || command().output().expect("hookwire");
     assert!(make().status.success());
     let again = make();
     let told = String::from_utf8_lossy(&again.stderr);
