@@ -111,7 +111,7 @@ pub enum Error {
         limit: u64,
     },
     /// More waits than may. Worth trying again in a while.
-    #[error("the queue is full: {depth} wait, {limit} may")]
+    #[error("the queue is full: {depth} wait, at most {limit} may, and this would not fit")]
     QueueFull {
         /// How much waits.
         depth: u64,

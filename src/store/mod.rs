@@ -548,7 +548,7 @@ impl Store {
         let rows: u64 = publish.events.iter().map(wanting).sum();
         let open = u64::try_from(self.gauges.open.load(Ordering::Relaxed)).unwrap_or(0);
         if open.saturating_add(rows) > self.config.queue_max {
-            return Err(Error::QueueFull { depth: open + rows, limit: self.config.queue_max });
+            return Err(Error::QueueFull { depth: open, limit: self.config.queue_max });
         }
         let payloads: u64 = publish.events.iter().map(|event| event.payload.data.len() as u64).sum();
         let weight = Room::weight(publish.events.len(), rows, payloads);
@@ -559,6 +559,6 @@ impl Store {
     }
 
     fn full(&self) -> Error {
-        Error::QueueFull { depth: self.room.taken(), limit: self.room.limit() }
+        Error::QueueFull { depth: self.room.taken_by_calls(), limit: self.room.limit() }
     }
 }

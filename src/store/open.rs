@@ -14,6 +14,13 @@ use super::{
 };
 use crate::{domain::Pos, vault};
 
+/// The migrations make the default tenant and have no clock. One of an earlier version is as
+/// old as its first endpoint, as far as is known.
+const DEFAULT_TENANT: &str = "UPDATE tenants SET \
+     created_at = coalesce((SELECT min(created_at) FROM endpoints), $1), \
+     updated_at = CASE updated_at WHEN 0 THEN $1 ELSE updated_at END \
+     WHERE key = 1 AND created_at = 0";
+
 /// Why a store cannot be opened. Each sentence says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -127,12 +134,13 @@ pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
 
 /// What the writer's connection is needed for at the start.
 async fn on_a_thread(conn: Conn, config: &Config) -> Result<(Conn, bool), OpenError> {
-    let (vault, incarnation) = (config.vault.clone(), config.incarnation);
+    let (vault, incarnation, now) = (config.vault.clone(), config.incarnation, config.started_at);
     let work = move || {
         // Alone for this moment; nothing of the journal is wanted yet.
         conn.begin(Pos(i64::MAX.cast_unsigned()))?;
         let sql = "INSERT INTO meta VALUES ('incarnation', $1) ON CONFLICT DO NOTHING";
         conn.execute(sql, &params![incarnation])?;
+        conn.execute(DEFAULT_TENANT, &params![now])?;
         let stale = reseal::unlock(&conn, &vault)?;
         conn.commit(None)?;
         Ok((conn, stale))

@@ -75,6 +75,11 @@ impl Room {
         (u64::from(self.size) + u64::from(self.size / 2)).saturating_sub(free as u64) * 1024
     }
 
+    /// Bytes that calls have taken.
+    pub fn taken_by_calls(&self) -> u64 {
+        u64::from(self.size).saturating_sub(self.calls.available_permits() as u64) * 1024
+    }
+
     /// Bytes that calls may take.
     pub fn limit(&self) -> u64 {
         u64::from(self.size) * 1024
@@ -113,7 +118,7 @@ mod tests {
         let all = room.for_call(1000).await.unwrap();
         assert!(room.for_call(1).await.is_none());
         let first = room.for_stream(1000).await.unwrap();
-        assert_eq!(room.taken(), 150 * 1024);
+        assert_eq!((room.taken(), room.taken_by_calls(), room.limit()), (150 * 1024, 100 * 1024, 100 * 1024));
         let mut next = Box::pin(room.for_stream(10));
         assert!((&mut next).now_or_never().is_none());
         drop((all, first));

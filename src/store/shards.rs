@@ -67,9 +67,11 @@ impl Shards {
         self.tenure(shard).owner == Some(self.me)
     }
 
-    /// How many shares this process owns.
+    /// How many of the 64 shares of the endpoints this process owns.
     pub fn owned(&self) -> usize {
-        self.all().iter().filter(|(_, tenure)| tenure.owner == Some(self.me)).count()
+        let own =
+            |(shard, tenure): &&(Shard, Tenure)| *shard != Shard::STEWARD && tenure.owner == Some(self.me);
+        self.all().iter().filter(own).count()
     }
 
     /// Whether this process is the home of an endpoint.

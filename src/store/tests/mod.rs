@@ -3,6 +3,7 @@
 //! One list of claims for both; see [`both`].
 
 mod claims;
+mod figures;
 mod instances;
 mod plans;
 mod shared;
@@ -60,6 +61,8 @@ both! {
     claims: what_waited_long_and_has_just_ended_is_kept_and_what_is_past_its_end_is_ended,
     claims: changes_of_one_key_in_one_transaction_build_on_each_other,
     claims: a_read_that_finds_no_free_connection_says_so,
+    figures: the_default_tenant_is_as_old_as_its_store,
+    figures: only_shares_of_endpoints_are_counted,
     instances: instances_are_those_seen_lately_each_with_what_it_owns,
     plans: every_query_uses_an_index,
 }
