@@ -11,8 +11,8 @@ use super::egress::secret;
 pub struct Store {
     /// PostgreSQL database that all servers of a fleet share, instead of a file of one
     /// server's own: `postgres://user:password@host:5432/database`. Beyond this machine
-    /// the connection is encrypted; `?sslmode=verify-full&sslrootcert=FILE` checks whom it
-    /// is with, too. PostgreSQL 15 or later; directly, not through a pooler.
+    /// the connection is encrypted; only `?sslmode=verify-full&sslrootcert=FILE` checks whom
+    /// it is with. PostgreSQL 15 or later; directly, not through a pooler.
     #[arg(
         long,
         env = "HOOKWIRE_STORE",

@@ -118,6 +118,12 @@ pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
             (Conn::Sqlite(file.writer), Readers::Sqlite(file.readers), file.locks)
         }
         Location::Server(server) => {
+            if let Some(unchecked) = server.unverified() {
+                tracing::warn!(
+                    "the connection to PostgreSQL is encrypted, but {unchecked} is not checked, so whoever can answer \
+                     for its host gets the password and the events: add sslmode=verify-full&sslrootcert=FILE to --store"
+                );
+            }
             let mut conn = server.connect("migration").await?;
             server.check(&mut conn).await?;
             migrator(Dialect::Postgres).run_direct(None, &mut conn, false).await?;

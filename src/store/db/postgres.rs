@@ -88,6 +88,8 @@ pub enum PostgresError {
 pub struct Server {
     options: PgConnectOptions,
     allow_lossy: bool,
+    /// Beyond this machine.
+    remote: bool,
 }
 
 impl Server {
@@ -106,7 +108,19 @@ impl Server {
                 PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => {}
             }
         }
-        Ok(Self { options, allow_lossy })
+        Ok(Self { options, allow_lossy, remote: !here })
+    }
+
+    /// What of a server beyond this machine is not checked when a connection is made to
+    /// it; `None` if it is sure to be the right one.
+    pub fn unverified(&self) -> Option<&'static str> {
+        match self.options.get_ssl_mode() {
+            PgSslMode::VerifyFull => None,
+            PgSslMode::VerifyCa => self.remote.then_some("the name in its certificate"),
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer | PgSslMode::Require => {
+                self.remote.then_some("its certificate")
+            }
+        }
     }
 
     /// Options of a connection with a name, for those who look at the server.
@@ -421,4 +435,21 @@ pub(super) fn arguments(values: &[Value<'_>]) -> Result<PgArguments, Error> {
         added.map_err(|error| Error::Corrupt(error.to_string()))?;
     }
     Ok(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_checked_of_a_server_beyond_this_machine_is_known() {
+        let unverified = |url: &str| Server::new(url, false).unwrap().unverified();
+        let remote = "postgres://me@db.example.com/events";
+        assert_eq!(unverified(remote), Some("its certificate"));
+        assert_eq!(unverified(&format!("{remote}?sslmode=require")), Some("its certificate"));
+        assert_eq!(unverified(&format!("{remote}?sslmode=verify-ca")), Some("the name in its certificate"));
+        assert_eq!(unverified(&format!("{remote}?sslmode=verify-full")), None);
+        assert_eq!(unverified("postgres://me@localhost/events"), None);
+        assert_eq!(unverified("postgres://me@127.0.0.1/events?sslmode=require"), None);
+    }
 }
