@@ -1,9 +1,14 @@
 //! Logs and metrics.
 
+mod foreign;
+
 use std::io::IsTerminal as _;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use self::foreign::ForeignLimit;
+use crate::clock::Clock;
 
 /// Buckets of durations in seconds: from a receiver on the same machine to the
 /// longest timeout, 120 s.
@@ -32,10 +37,11 @@ pub fn init_logs(level: &str) -> Result<(), Error> {
         .with_writer(std::io::stderr)
         // It would be said on the very same way, and a closed one would end the process.
         .log_internal_errors(false);
+    let limit = ForeignLimit::new(Clock::system());
     if std::io::stderr().is_terminal() {
-        builder.init();
+        builder.finish().with(limit).init();
     } else {
-        builder.json().flatten_event(true).init();
+        builder.json().flatten_event(true).finish().with(limit).init();
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("rest", &["domain", "grpc"]),
     ("receiver", &["clock", "domain"]),
     ("front", &["domain", "clock", "explain", "rest", "entropy", "grpc", "peer"]),
-    ("telemetry", &[]),
+    ("telemetry", &["clock", "domain"]),
     ("config", &["domain"]),
     ("bench", &["domain", "clock", "signing", "grpc", "config", "store"]),
     ("status", &["domain", "explain", "grpc", "config"]),
