@@ -100,6 +100,7 @@ impl App {
             Edited::Done(endpoint) => Ok(self.view(endpoint).await),
             Edited::NotFound => Err(Error::not_found(Kind::Endpoint, id)),
             Edited::Version(current) => Err(Error::EtagMismatch { current }),
+            Edited::Quarantined => Err(Error::EndpointQuarantined),
             Edited::Refused(error) => Err(error),
         }
     }
@@ -113,6 +114,7 @@ impl App {
             }
             Edited::NotFound => Err(Error::not_found(Kind::Endpoint, id)),
             Edited::Version(current) => Err(Error::EtagMismatch { current }),
+            Edited::Quarantined => Err(Error::EndpointQuarantined),
             Edited::Refused(never) => match never {},
         }
     }
@@ -153,6 +155,9 @@ impl App {
         payload: Payload,
     ) -> Result<(Arc<Endpoint>, Attempt), Error> {
         let endpoint = self.find(tenant, id)?;
+        if endpoint.quarantined {
+            return Err(Error::EndpointQuarantined);
+        }
         let now = self.now();
         let event = Event {
             id: self.fresh_event_id(now),

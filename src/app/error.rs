@@ -61,6 +61,12 @@ pub enum Error {
         /// Its state.
         state: &'static str,
     },
+    /// The endpoint's stored secrets cannot be read. Delete it and create it anew.
+    #[error(
+        "the stored secrets of the endpoint cannot be read: delete it and create it anew, or have its row restored \
+         from a backup"
+    )]
+    EndpointQuarantined,
     /// The dead letter was replayed, or a replay of it is under way.
     #[error("the dead letter was replayed, or a replay of it is under way")]
     LetterState(LetterState),

@@ -112,6 +112,9 @@ impl App {
     /// The secrets in force, newest first, with the one that is primary.
     pub fn secrets(&self, tenant: TenantKey, id: &str) -> Result<(Vec<Secret>, Option<String>), Error> {
         let (endpoint, now) = (self.find(tenant, id)?, self.now());
+        if endpoint.quarantined {
+            return Err(Error::EndpointQuarantined);
+        }
         let primary = endpoint.primary_secret(now).map(|secret| secret.id.clone());
         Ok((endpoint.live_secrets(now).cloned().collect(), primary))
     }

@@ -65,6 +65,9 @@ pub struct Endpoint {
     pub updated_at: Timestamp,
     /// One more with every change; the etag.
     pub version: u64,
+    /// Its stored secrets cannot be read: it is disabled, and can only be deleted. Not
+    /// stored; each reading of its row finds out.
+    pub quarantined: bool,
 }
 
 impl Endpoint {
@@ -102,6 +105,7 @@ impl Endpoint {
             created_at: now,
             updated_at: now,
             version: 1,
+            quarantined: false,
         }
     }
 
@@ -137,7 +141,7 @@ pub enum EndpointState {
     Paused,
     /// No deliveries are made; those waiting are held.
     Disabled,
-    /// As `Disabled`, by the server: the endpoint answered 410.
+    /// As `Disabled`, by the server: the endpoint answered 410, or is quarantined.
     AutoDisabled,
 }
 

@@ -69,6 +69,7 @@ impl Facts {
             Error::EtagMismatch { current } => new(ErrorReason::EtagMismatch).with("etag", current),
             Error::DeliveryState(state) => new(ErrorReason::DeliveryState).with("status", state_name(state)),
             Error::EndpointInactive { state } => new(ErrorReason::EndpointInactive).with("state", state),
+            Error::EndpointQuarantined => new(ErrorReason::EndpointInactive).with("state", "AUTO_DISABLED"),
             Error::LetterState(state) => {
                 new(ErrorReason::DeadLetterState).with("state", letter_state_name(state))
             }

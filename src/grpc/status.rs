@@ -126,6 +126,7 @@ impl Caller {
             | Error::EtagMismatch { .. }
             | Error::DeliveryState(_)
             | Error::EndpointInactive { .. }
+            | Error::EndpointQuarantined
             | Error::LetterState(_)
             | Error::OperationDone
             | Error::CredentialMissing

@@ -53,11 +53,15 @@ pub async fn rekey(options: &Rekey) -> Result<String, Error> {
         return Err(Error::RekeyRunning { path });
     }
     let (store, _) = opened?;
-    let rows = reseal(&store, options.keys.crash_after_reseal).await.map_err(Error::Reseal)?;
+    let (rows, unreadable) = reseal(&store, options.keys.crash_after_reseal).await.map_err(Error::Reseal)?;
     store.close().await.map_err(Error::Close)?;
+    let left = match unreadable {
+        0 => "all are under it now".to_owned(),
+        _ => format!("those of {unreadable} others do not open, as the log says, and stay as they are"),
+    };
     Ok(format!(
-        "sealed the secrets of {rows} endpoints under master key {current}; all are under it now, and no other \
-         master key is needed\n"
+        "sealed the secrets of {rows} endpoints under master key {current}; {left}, and no other master key is \
+         needed\n"
     ))
 }
 
@@ -66,7 +70,14 @@ pub(super) async fn run(store: &Store, crash_after: Option<u64>, stop: Cancellat
     let work = async {
         loop {
             match reseal(store, crash_after).await {
-                Ok(rows) => return tracing::info!(rows, "all secrets are under the current master key"),
+                Ok((rows, 0)) => return tracing::info!(rows, "all secrets are under the current master key"),
+                Ok((rows, unreadable)) => {
+                    return tracing::error!(
+                        rows,
+                        unreadable,
+                        "all secrets that open are under the current master key"
+                    );
+                }
                 Err(error) => {
                     tracing::warn!(%error, "secrets cannot be sealed under the current master key yet");
                     tokio::time::sleep(AGAIN_AFTER).await;
@@ -77,13 +88,14 @@ pub(super) async fn run(store: &Store, crash_after: Option<u64>, stop: Cancellat
     stop.run_until_cancelled(work).await;
 }
 
-/// Seals page after page; how many rows in all. Aborts after so many pages if told to.
-async fn reseal(store: &Store, crash_after: Option<u64>) -> Result<usize, store::Error> {
-    let (mut rows, mut pages, mut from) = (0, 0, EndpointKey(0));
+/// Seals page after page; how many rows were sealed and how many do not open. Aborts after
+/// `crash_after` pages.
+async fn reseal(store: &Store, crash_after: Option<u64>) -> Result<(usize, usize), store::Error> {
+    let (mut rows, mut unreadable, mut pages, mut from) = (0, 0, 0, EndpointKey(0));
     loop {
         let page = store.reseal(from).await?;
-        let Some(last) = page.last else { return Ok(rows) };
-        (rows, pages, from) = (rows + page.rows, pages + 1, last);
+        let Some(last) = page.last else { return Ok((rows, unreadable)) };
+        (rows, unreadable, pages, from) = (rows + page.rows, unreadable + page.unreadable, pages + 1, last);
         if crash_after == Some(pages) {
             std::process::abort();
         }

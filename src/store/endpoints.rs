@@ -6,19 +6,21 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use const_format::concatcp;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{
     Error, OpenError, circuits,
     db::{Columns, Conn, params},
     private::{Private, place},
     tx::{Reroute, Tx},
+    versions::{self, Record, Recorded},
 };
 use crate::{
     domain::{
         BreakerPolicy, DeadLetterPolicy, Endpoint, EndpointKey, EndpointState, Envelope, HttpOptions,
         Pattern, RateLimit, RetryPolicy, Signing, TenantKey, Timestamp,
     },
-    vault::Vault,
+    vault::{self, Vault, is_versioned},
 };
 
 /// Rows of before there was a vault: their secrets stand in the open.
@@ -73,6 +75,8 @@ pub enum Edited<E> {
     NotFound,
     /// It is of another version, this one.
     Version(u64),
+    /// It is quarantined: what it is cannot be read as a whole.
+    Quarantined,
     /// The change does not fit what is there.
     Refused(E),
 }
@@ -99,6 +103,7 @@ pub(super) fn create(tx: &mut Tx<'_>, mut endpoint: Endpoint) -> Result<Created,
     let key = tx.conn.number(sql, &values)?;
     let Some(key) = key else { return Ok(Created::IdTaken) };
     endpoint.key = EndpointKey(key);
+    versions::set(tx.conn, tx.vault, endpoint.key, endpoint.version)?;
     let endpoint = Arc::new(endpoint);
     tx.reroute(Reroute::Put(Arc::clone(&endpoint)));
     Ok(Created::Done(endpoint))
@@ -116,6 +121,9 @@ pub(super) fn edit<E>(
     let Some(current) = tx.find_endpoint(tenant, id) else { return Ok(Edited::NotFound) };
     if version.is_some_and(|version| version != current.version) {
         return Ok(Edited::Version(current.version));
+    }
+    if current.quarantined {
+        return Ok(Edited::Quarantined);
     }
     let mut next = (*current).clone();
     if let Err(refusal) = change(&mut next) {
@@ -135,6 +143,7 @@ fn update(tx: &mut Tx<'_>, endpoint: Endpoint) -> Result<Arc<Endpoint>, Error> {
          WHERE key = $5";
     let values = params![endpoint.version.cast_signed(), endpoint.updated_at, config, sealed, endpoint.key];
     tx.conn.execute(sql, &values)?;
+    versions::set(tx.conn, tx.vault, endpoint.key, endpoint.version)?;
     let endpoint = Arc::new(endpoint);
     tx.reroute(Reroute::Put(Arc::clone(&endpoint)));
     Ok(endpoint)
@@ -162,6 +171,8 @@ pub(super) fn remove(tx: &mut Tx<'_>, key: EndpointKey, now: Timestamp) -> Resul
     let sql = "UPDATE endpoints SET deleted_at = $1, config = $2, secrets = '[]', sealed = $3 WHERE key = $4";
     tx.conn.execute(sql, &params![now, encode(&endpoint), Vec::new(), key])?;
     circuits::forget(tx, key)?;
+    // So that the row as it was before cannot be put back.
+    versions::set(tx.conn, tx.vault, key, endpoint.version + 1)?;
     tx.reroute(Reroute::Remove(key));
     Ok(())
 }
@@ -197,19 +208,99 @@ impl Tx<'_> {
     }
 }
 
-/// All endpoints that are not deleted.
-pub(super) fn all(conn: &Conn, vault: &Vault) -> Result<Vec<Arc<Endpoint>>, OpenError> {
-    conn.rows(ALL, &[], |row| decode(row, vault).map(Arc::new))
+/// All endpoints that are not deleted. One whose secrets do not open is quarantined.
+pub(super) fn all(conn: &Conn, vault: &Vault) -> Result<Vec<Arc<Endpoint>>, Error> {
+    let record = Record::load(conn, vault)?;
+    let decode = |row: &dyn Columns| {
+        let (endpoint, unreadable) = decode(row, vault, record.of(EndpointKey(row.number(0)?)))?;
+        Ok(Arc::new(match unreadable {
+            None => endpoint,
+            Some(why) => quarantine(endpoint, why),
+        }))
+    };
+    conn.rows(ALL, &[], decode)
 }
 
-/// An endpoint, unless it is deleted.
+/// An endpoint, unless it is deleted. It is quarantined if its secrets do not open.
 pub(super) fn one(conn: &Conn, key: EndpointKey, vault: &Vault) -> Result<Option<Endpoint>, Error> {
-    let decode = |row: &dyn Columns| decode(row, vault).map_err(|why| Error::Corrupt(why.to_string()));
-    conn.row(concatcp!(ALL, " AND key = $1"), &params![key], decode)
+    let recorded = versions::of(conn, vault, key)?;
+    let decode = |row: &dyn Columns| decode(row, vault, recorded);
+    match conn.row(concatcp!(ALL, " AND key = $1"), &params![key], decode)? {
+        None => Ok(None),
+        Some((endpoint, None)) => Ok(Some(endpoint)),
+        Some((endpoint, Some(why))) => {
+            why.unless_key_is_missing(conn)?;
+            Ok(Some(quarantine(endpoint, why)))
+        }
+    }
+}
+
+/// Why the sealed part of a row cannot be used.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("{0}")]
+    Open(#[from] vault::OpenError),
+    #[error("they are not those of its current version")]
+    Version,
+    #[error("the record of its version was altered")]
+    Record,
+}
+
+impl Unreadable {
+    /// Fails if the row is under a master key that another process has: then the row is
+    /// sound, and it is this process that cannot go on.
+    pub fn unless_key_is_missing(self, conn: &Conn) -> Result<(), Error> {
+        let Self::Open(vault::OpenError::UnknownKey(key)) = self else { return Ok(()) };
+        let listed =
+            conn.rows("SELECT 1 FROM vault WHERE key = $1", &params![key.0], |_| Ok::<_, Error>(()))?;
+        if listed.is_empty() { Ok(()) } else { Err(Error::Corrupt(OpenError::OtherKey { key }.to_string())) }
+    }
+}
+
+/// What is sealed in a row, opened.
+pub(super) fn open(
+    vault: &Vault,
+    place: vault::Place<'_>,
+    sealed: &[u8],
+    recorded: Recorded,
+) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
+    let is_current = match recorded {
+        Recorded::Version(version) => is_versioned(sealed) && version == place.version,
+        // Sealed before there was a record.
+        Recorded::None => !is_versioned(sealed),
+        Recorded::Unreadable => return Err(Unreadable::Record),
+    };
+    // An altered row is told apart from an older one where it does not open at all.
+    let opened = vault.open(place, sealed)?;
+    if is_current { Ok(opened) } else { Err(Unreadable::Version) }
+}
+
+/// The endpoint as it is shown and held back while its secrets cannot be read.
+fn quarantine(mut endpoint: Endpoint, why: Unreadable) -> Endpoint {
+    tracing::error!(
+        endpoint = &*endpoint.id,
+        tenant = endpoint.tenant.0,
+        error = %why,
+        "the stored secrets of an endpoint do not open, so it is disabled: restore its row from a backup and \
+         restart, or delete the endpoint and create it anew"
+    );
+    endpoint.quarantined = true;
+    endpoint.state = EndpointState::AutoDisabled;
+    endpoint.state_reason = format!(
+        "its stored secrets cannot be read, because {why}: delete it and create it anew, or have its row \
+         restored from a backup"
+    );
+    endpoint
 }
 
 /// Seals a row of before. That of a deleted endpoint just loses its secrets.
-pub(super) fn seal_plain(tx: &Tx<'_>, key: EndpointKey, tenant: TenantKey, id: &str) -> Result<(), Error> {
+pub(super) fn seal_plain(
+    tx: &Tx<'_>,
+    key: EndpointKey,
+    tenant: TenantKey,
+    id: &str,
+    version: u64,
+) -> Result<(), Error> {
     let sql = "SELECT config, secrets, deleted_at FROM endpoints WHERE key = $1";
     let row = tx.conn.row(sql, &params![key], |row| {
         let config: Config = serde_json::from_str(row.word(0)?)?;
@@ -221,7 +312,8 @@ pub(super) fn seal_plain(tx: &Tx<'_>, key: EndpointKey, tenant: TenantKey, id: &
         Vec::new()
     } else {
         let private = Private::of_old(serde_json::from_str(&secrets)?, headers);
-        tx.vault.seal(place(tenant, id), &private.to_bytes())
+        versions::set(tx.conn, tx.vault, key, version)?;
+        tx.vault.seal(place(tenant, id, version), &private.to_bytes())
     };
     let sql = "UPDATE endpoints SET config = $1, secrets = '[]', sealed = $2 WHERE key = $3";
     tx.conn.execute(sql, &params![text(&config), sealed, key])?;
@@ -229,7 +321,8 @@ pub(super) fn seal_plain(tx: &Tx<'_>, key: EndpointKey, tenant: TenantKey, id: &
 }
 
 fn seal(vault: &Vault, endpoint: &Endpoint) -> Vec<u8> {
-    vault.seal(place(endpoint.tenant, &endpoint.id), &Private::of(endpoint).to_bytes())
+    let place = place(endpoint.tenant, &endpoint.id, endpoint.version);
+    vault.seal(place, &Private::of(endpoint).to_bytes())
 }
 
 fn text(config: &Config) -> String {
@@ -259,20 +352,25 @@ fn encode(endpoint: &Endpoint) -> String {
     text(&config)
 }
 
-fn decode(row: &dyn Columns, vault: &Vault) -> Result<Endpoint, OpenError> {
-    let config: Config = serde_json::from_str(row.word(6)?).map_err(Error::from)?;
-    let (tenant, id) = (TenantKey(row.number(1)?), row.word(2)?);
+/// An endpoint, without what is sealed if that cannot be read.
+fn decode(
+    row: &dyn Columns,
+    vault: &Vault,
+    recorded: Recorded,
+) -> Result<(Endpoint, Option<Unreadable>), Error> {
+    let config: Config = serde_json::from_str(row.word(6)?)?;
+    let (tenant, id, version) = (TenantKey(row.number(1)?), row.word(2)?, row.count(3)?);
     let private = match row.bytes(8)? {
-        Some(sealed) => {
-            let opened = vault.open(place(tenant, id), sealed);
-            let refused = |why| OpenError::Sealed { endpoint: id.to_owned(), tenant: tenant.0, why };
-            Private::from_bytes(&opened.map_err(refused)?)?
-        }
-        None => Private::of_old(serde_json::from_str(row.word(7)?).map_err(Error::from)?, config.headers),
+        Some(sealed) => match open(vault, place(tenant, id, version), sealed, recorded) {
+            Ok(opened) => Ok(Private::from_bytes(&opened)?),
+            Err(why) => Err(why),
+        },
+        None if recorded != Recorded::None => Err(Unreadable::Version),
+        None => Ok(Private::of_old(serde_json::from_str(row.word(7)?)?, config.headers)),
     };
     let mut endpoint = Endpoint {
         key: EndpointKey(row.number(0)?),
-        version: row.count(3)?,
+        version,
         updated_at: row.time(5)?,
         name: config.name,
         description: config.description,
@@ -290,6 +388,11 @@ fn decode(row: &dyn Columns, vault: &Vault) -> Result<Endpoint, OpenError> {
         metadata: config.metadata,
         ..Endpoint::new(tenant, id, config.url, row.time(4)?)
     };
-    private.into(&mut endpoint);
-    Ok(endpoint)
+    match private {
+        Ok(private) => {
+            private.into(&mut endpoint);
+            Ok((endpoint, None))
+        }
+        Err(why) => Ok((endpoint, Some(why))),
+    }
 }

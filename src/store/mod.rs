@@ -46,6 +46,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod versions;
 mod waiting;
 mod writer;
 

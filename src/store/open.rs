@@ -74,18 +74,6 @@ pub enum OpenError {
     /// The note of a master key was changed.
     #[error("the note of the master key in the database was altered: restore a backup")]
     KeyProof,
-    /// A sealed row does not open.
-    #[error(
-        "the secrets of endpoint {endpoint} of tenant {tenant} do not open, because {why}: restore a backup"
-    )]
-    Sealed {
-        /// The endpoint.
-        endpoint: String,
-        /// The key of its tenant.
-        tenant: i64,
-        /// Why.
-        why: vault::OpenError,
-    },
     /// The server cannot be used.
     #[error(transparent)]
     Postgres(#[from] PostgresError),
@@ -131,7 +119,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
             // It has a runtime of its own, which must not be made on this one.
             let link = tokio::task::spawn_blocking(move || Link::open(server));
             let link = link.await.expect("opening a connection does not panic")?;
-            (Conn::Postgres(Box::new(link)), Readers::Postgres(readers), None)
+            (Conn::Postgres(Box::new(link)), Readers::Postgres(readers), Vec::new())
         }
     };
     let (conn, stale) = on_a_thread(conn, config).await?;
@@ -174,8 +162,12 @@ pub(super) fn migrator(dialect: Dialect) -> Migrator {
             (2, "tenants", include_str!("migrations/sqlite/0002_tenants.sql")),
             (3, "sealed", include_str!("migrations/sqlite/0003_sealed.sql")),
             (4, "circuits", include_str!("migrations/sqlite/0004_circuits.sql")),
+            (5, "endpoint versions", include_str!("migrations/sqlite/0005_endpoint_versions.sql")),
         ],
-        Dialect::Postgres => &[(1, "foundation", include_str!("migrations/postgres/0001_foundation.sql"))],
+        Dialect::Postgres => &[
+            (1, "foundation", include_str!("migrations/postgres/0001_foundation.sql")),
+            (2, "endpoint versions", include_str!("migrations/postgres/0002_endpoint_versions.sql")),
+        ],
     };
     let migrations = migrations.iter().map(|(version, name, sql)| {
         let sql = SqlStr::from_static(sql);

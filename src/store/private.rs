@@ -54,8 +54,8 @@ enum PlainAuthentication {
 }
 
 /// Where the sealed part of an endpoint belongs.
-pub(super) fn place(tenant: TenantKey, id: &str) -> Place<'_> {
-    Place { tenant, kind: "endpoint", id }
+pub(super) fn place(tenant: TenantKey, id: &str, version: u64) -> Place<'_> {
+    Place { tenant, kind: "endpoint", id, version }
 }
 
 impl Private {

@@ -4,13 +4,14 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 1 | version, now 1 |
+//! | 1 | form, now 2 |
 //! | 8 | which master key: the start of a hash of it |
 //! | 24 | nonce, drawn by chance: with that many bytes no two meet |
 //! | rest | ciphertext and tag |
 //!
 //! What is sealed is bound to its [`Place`]: a blob that somebody pastes into the
-//! row of another tenant, another row or another kind of row does not open.
+//! row of another tenant, another row, another kind of row or another version of the
+//! same row does not open. Form 1 was not bound to the version of its row.
 //!
 //! A [`Vault`] holds a ring of keys. The current one seals, any of them opens, so
 //! that a key can be replaced while everything goes on.
@@ -30,8 +31,10 @@ use zeroize::Zeroizing;
 pub use self::key::{KeyId, MasterKey, NotAKey};
 use crate::{domain::TenantKey, entropy::Entropy};
 
-/// Layout of a blob.
-const VERSION: u8 = 1;
+/// The current form of a blob, its first byte: bound to the version of its row.
+pub const FORM: u8 = 2;
+/// The form before, without a version.
+const FORM_UNVERSIONED: u8 = 1;
 const ID_LEN: usize = 8;
 const NONCE_LEN: usize = 24;
 const HEAD_LEN: usize = 1 + ID_LEN + NONCE_LEN;
@@ -45,6 +48,8 @@ pub struct Place<'a> {
     pub kind: &'static str,
     /// Identifier of the row, never reused.
     pub id: &'a str,
+    /// Version of the row; 0 if it never changes.
+    pub version: u64,
 }
 
 /// Why a blob does not open.
@@ -56,8 +61,8 @@ pub enum OpenError {
     /// Its key is not in the ring.
     #[error("what is sealed is under master key {0}, which was not given")]
     UnknownKey(KeyId),
-    /// It was changed, or belongs to another row.
-    #[error("what is sealed was altered or belongs to another row")]
+    /// It was changed, or belongs to another row or another version of its row.
+    #[error("what is sealed was altered, or belongs to another row or to another version of it")]
     Altered,
 }
 
@@ -97,10 +102,20 @@ impl Vault {
 
     /// Seals a secret for its place.
     pub fn seal(&self, place: Place<'_>, secret: &[u8]) -> Vec<u8> {
+        self.seal_in(FORM, place, secret)
+    }
+
+    /// Seals a secret as earlier versions did.
+    #[cfg(test)]
+    pub(crate) fn seal_unversioned(&self, place: Place<'_>, secret: &[u8]) -> Vec<u8> {
+        self.seal_in(FORM_UNVERSIONED, place, secret)
+    }
+
+    fn seal_in(&self, form: u8, place: Place<'_>, secret: &[u8]) -> Vec<u8> {
         let key = &self.0.keys[0];
         let nonce: [u8; NONCE_LEN] = self.0.entropy.bytes();
         let mut blob = Vec::with_capacity(HEAD_LEN + secret.len() + 16);
-        blob.push(VERSION);
+        blob.push(form);
         blob.extend_from_slice(&key.id().0);
         blob.extend_from_slice(&nonce);
         let bound = bound(place, &blob[..=ID_LEN]);
@@ -124,18 +139,25 @@ impl Vault {
     }
 }
 
-/// Which key a blob is sealed under; nothing if it is not of this version.
+/// Which key a blob is sealed under; `None` if its form is not known.
 pub fn key_of(blob: &[u8]) -> Option<KeyId> {
-    let (&version, rest) = blob.split_first()?;
-    (version == VERSION).then(|| rest.first_chunk().copied().map(KeyId))?
+    let (form, rest) = blob.split_first()?;
+    [FORM, FORM_UNVERSIONED].contains(form).then(|| rest.first_chunk().copied().map(KeyId))?
+}
+
+/// Whether a blob is bound to the version of its row.
+pub fn is_versioned(blob: &[u8]) -> bool {
+    blob.first() == Some(&FORM)
 }
 
 /// What a blob is bound to: its own start and its place, each part with its length,
 /// so that no two places read the same.
 fn bound(place: Place<'_>, head: &[u8]) -> Vec<u8> {
-    let tenant = place.tenant.0.to_be_bytes();
+    let (tenant, version) = (place.tenant.0.to_be_bytes(), place.version.to_be_bytes());
+    let parts = [head, &tenant, place.kind.as_bytes(), place.id.as_bytes(), &version];
+    let count = if is_versioned(head) { parts.len() } else { parts.len() - 1 };
     let mut bound = Vec::new();
-    for part in [head, &tenant, place.kind.as_bytes(), place.id.as_bytes()] {
+    for part in &parts[..count] {
         bound.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bound.extend_from_slice(part);
     }

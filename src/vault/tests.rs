@@ -13,7 +13,7 @@ fn vault(current: u8, old: &[u8]) -> Vault {
     Vault::new(key(current), old.iter().copied().map(key), Entropy::seeded(u64::from(current)))
 }
 
-const HERE: Place<'static> = Place { tenant: TenantKey(1), kind: "endpoint", id: "ep_1" };
+const HERE: Place<'static> = Place { tenant: TenantKey(1), kind: "endpoint", id: "ep_1", version: 1 };
 
 #[test]
 fn a_master_key_is_32_bytes_in_base64() {
@@ -52,22 +52,36 @@ fn the_current_key_seals_and_any_key_of_the_ring_opens() {
 }
 
 #[test]
+fn a_blob_without_a_version_opens_for_any_version() {
+    let blob = vault(1, &[]).seal_unversioned(HERE, b"secret");
+    assert!(!is_versioned(&blob) && is_versioned(&vault(1, &[]).seal(HERE, b"secret")));
+    for version in [0, 1, 7] {
+        let opened = vault(1, &[]).open(Place { version, ..HERE }, &blob).unwrap();
+        assert_eq!(opened.as_slice(), b"secret");
+    }
+    assert_eq!(vault(1, &[]).open(Place { id: "ep_2", ..HERE }, &blob), Err(OpenError::Altered));
+    let mut relabelled = blob;
+    relabelled[0] = FORM;
+    assert_eq!(vault(1, &[]).open(HERE, &relabelled), Err(OpenError::Altered));
+}
+
+#[test]
 fn no_two_blobs_are_the_same() {
     let vault = vault(1, &[]);
     assert_ne!(vault.seal(HERE, b"secret"), vault.seal(HERE, b"secret"));
 }
 
-fn place() -> impl Strategy<Value = (i64, &'static str, String)> {
+fn place() -> impl Strategy<Value = (i64, &'static str, String, u64)> {
     let kind = prop::sample::select(vec!["endpoint", "endpoint2", "source", ""]);
-    (0..4_i64, kind, "[a-c_2]{0,4}")
+    (0..4_i64, kind, "[a-c_2]{0,4}", 0..3_u64)
 }
 
 proptest! {
     #[test]
     fn a_blob_opens_at_its_place_alone(a in place(), b in place(), secret in prop::collection::vec(any::<u8>(), 0..200)) {
         let vault = vault(1, &[]);
-        let here = Place { tenant: TenantKey(a.0), kind: a.1, id: &a.2 };
-        let there = Place { tenant: TenantKey(b.0), kind: b.1, id: &b.2 };
+        let here = Place { tenant: TenantKey(a.0), kind: a.1, id: &a.2, version: a.3 };
+        let there = Place { tenant: TenantKey(b.0), kind: b.1, id: &b.2, version: b.3 };
         let blob = vault.seal(here, &secret);
         let opened = vault.open(here, &blob).unwrap();
         prop_assert_eq!(opened.as_slice(), secret.as_slice());

@@ -15,7 +15,9 @@ use hookwire::grpc::pb::{self, DeliveryStatus};
 use rusqlite::{Connection, params};
 use serde_json::json;
 
-use crate::support::{Api, Canary, Dice, Receiver, Said, Server, event, eventually, open_endpoint, secret};
+use crate::support::{
+    Api, Canary, Dice, Receiver, Said, Server, event, eventually, open_endpoint, reason_of, secret,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -196,35 +198,80 @@ async fn sealing_anew_survives_five_kills_on_line_and_off_line() {
     assert_eq!(receiver.ledger()[0].header("x-number"), "secret-17");
 }
 
+/// A change of an endpoint that has no effect on whether it is called.
+async fn rename(api: &Api, id: &str) -> Result<(), tonic::Status> {
+    let endpoint = pb::Endpoint { id: id.to_owned(), name: "renamed".to_owned(), ..Default::default() };
+    let request = pb::UpdateEndpointRequest { endpoint: Some(endpoint), update_mask: None };
+    api.endpoints.clone().update_endpoint(request).await.map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sealed_row_opens_nowhere_else() {
+async fn a_sealed_row_opens_nowhere_else_and_one_that_does_not_open_stops_nobody_else() {
     let mut server = Server::start().await;
     make_endpoints(&server.api(), 2).await;
     server.terminate(SOON).await;
-    let start = at(&server, &["dev", "--port", "0"]);
     let altered = match server.database() {
         Some(_) => r"substr(sealed, 1, 40) || '\x0000000000000000' || substr(sealed, 49)",
         None => "CAST(substr(sealed, 1, 40) || x'0000000000000000' || substr(sealed, 49) AS BLOB)",
     };
-    script(&server, "CREATE TABLE kept AS SELECT key, sealed FROM endpoints");
-    script(&server, "INSERT INTO tenants (key, id, created_at) VALUES (2, 'other', 0)");
+    // Before and after a change.
+    script(&server, "CREATE TABLE older AS SELECT * FROM endpoints");
+    server.restart().await;
+    rename(&server.api(), "e0").await.expect("UpdateEndpoint");
+    server.terminate(SOON).await;
+    script(&server, "CREATE TABLE newest AS SELECT * FROM endpoints");
+    let from = |table: &str, columns: &str| {
+        format!("({columns}) = (SELECT {columns} FROM {table} WHERE {table}.id = endpoints.id)")
+    };
     for wrong in [
-        "sealed = (SELECT other.sealed FROM endpoints AS other WHERE other.id = 'e1')",
-        "tenant = 2",
-        &format!("sealed = {altered}"),
+        "sealed = (SELECT other.sealed FROM endpoints AS other WHERE other.id = 'e1')".to_owned(),
+        format!("sealed = {altered}"),
+        from("older", "sealed, version"),
+        from("older", "sealed, config"),
     ] {
         assert_eq!(change(&server, &format!("UPDATE endpoints SET {wrong} WHERE id = 'e0'")), 1);
-        let told = refusal(&run(&start, &[("LOG_LEVEL", "off")]));
-        assert!(told.contains("the secrets of endpoint e0") && told.contains("do not open"), "{told}");
+        server.restart().await;
+        let api = server.api();
+        let broken = api.endpoint("e0").await;
+        assert_eq!(broken.state(), pb::endpoint::State::AutoDisabled, "{wrong}");
+        assert!(broken.state_reason.contains("its stored secrets cannot be read"), "{}", broken.state_reason);
+        let refused = rename(&api, "e0").await.expect_err("it cannot be changed");
+        assert_eq!(reason_of(&refused), "ENDPOINT_INACTIVE", "{refused:?}");
+        let test = pb::TestEndpointRequest { id: "e0".to_owned(), ..Default::default() };
+        let refused = api.endpoints.clone().test_endpoint(test).await.expect_err("it cannot be called");
+        assert_eq!(reason_of(&refused), "ENDPOINT_INACTIVE", "{refused:?}");
+        assert_eq!(api.endpoint("e1").await.state(), pb::endpoint::State::Active);
+        rename(&api, "e1").await.expect("the other goes on");
+        let log = server.log();
+        assert!(log.contains("the stored secrets of an endpoint do not open"), "{log}");
+        server.terminate(SOON).await;
         script(
             &server,
-            "UPDATE endpoints SET tenant = 1, \
-             sealed = (SELECT sealed FROM kept WHERE kept.key = endpoints.key)",
+            &format!("UPDATE endpoints SET {} WHERE id = 'e0'", from("newest", "sealed, version, config")),
         );
     }
-    script(&server, "DROP TABLE kept");
     server.restart().await;
-    assert_eq!(server.api().endpoint("e0").await.sensitive_headers["x-number"], "***");
+    let api = server.api();
+    rename(&api, "e0").await.expect("restored, it is as it was");
+    assert_eq!(api.endpoint("e0").await.sensitive_headers["x-number"], "***");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_restored_without_its_key_gets_no_new_one() {
+    let mut server = Server::start().await;
+    make_endpoints(&server.api(), 1).await;
+    server.terminate(SOON).await;
+    let (key, aside) = (server.data_dir().join("master.key"), server.data_dir().join("aside"));
+    fs::rename(&key, &aside).expect("the key is put aside");
+    let told = refusal(&run(&at(&server, &["dev", "--port", "0"]), &[("LOG_LEVEL", "off")]));
+    assert!(
+        told.contains("the database is sealed under master key") && told.contains("--master-key-file"),
+        "{told}"
+    );
+    assert!(!key.exists(), "no key is made that opens nothing");
+    fs::rename(&aside, &key).expect("the key is put back");
+    server.restart().await;
+    rename(&server.api(), "e0").await.expect("UpdateEndpoint");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,7 +297,8 @@ async fn what_an_older_version_stored_in_the_open_is_sealed() {
     let sql = "UPDATE endpoints SET secrets = ?, sealed = NULL, \
                config = json_set(config, '$.headers', json(?))";
     conn.execute(sql, params![secrets.to_string(), json!({ "x-old": header }).to_string()]).expect("a row");
-    conn.execute_batch("DELETE FROM vault; PRAGMA wal_checkpoint(TRUNCATE)").expect("as before");
+    conn.execute_batch("DELETE FROM vault; DELETE FROM endpoint_versions; PRAGMA wal_checkpoint(TRUNCATE)")
+        .expect("as before");
     drop(conn);
     let mut said = Said::default();
     said.files(&server.data_dir());

@@ -6,6 +6,7 @@ mod claims;
 mod figures;
 mod instances;
 mod plans;
+mod sealed;
 mod shared;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -65,6 +66,9 @@ both! {
     figures: only_shares_of_endpoints_are_counted,
     instances: instances_are_those_seen_lately_each_with_what_it_owns,
     plans: every_query_uses_an_index,
+    sealed: a_row_that_is_put_back_or_altered_is_quarantined_alone,
+    sealed: without_the_record_of_versions_no_row_opens_and_new_ones_do,
+    sealed: rows_of_the_form_before_open_once_and_are_sealed_anew,
 }
 
 /// A store with nothing in it.
