@@ -8,19 +8,22 @@ use rustls::{AlertDescription, CertificateError, pki_types::ServerName};
 /// An error and its causes, joined by colons. A cause that only repeats what stands before it
 /// is left out.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
+    // Libraries also repeat what their causes say, in the form that is not wanted.
+    let found = causes(error).find_map(tls_in).map(|found| (found.to_string(), tls(found)));
     let mut text = String::new();
-    for cause in iter::successors(Some(error), |cause| (*cause).source()) {
-        let (words, is_last) = match tls_in(cause) {
-            Some(found) => (tls(found), true),
-            None => (cause.to_string(), false),
+    for cause in causes(error) {
+        let is_tls = tls_in(cause).is_some();
+        let words = match &found {
+            Some((_, words)) if is_tls => words.clone(),
+            Some((said, words)) => cause.to_string().replace(said, words),
+            None => cause.to_string(),
         };
         if text.is_empty() {
             text = words;
         } else if !text.ends_with(&words) {
             text = format!("{text}: {words}");
         }
-        // What is inside a TLS error is said by its words.
-        if is_last {
+        if is_tls {
             break;
         }
     }
@@ -29,14 +32,14 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// The cause of all causes: those on the way to it say the same in other words.
 pub fn root(error: &(dyn Error + 'static)) -> String {
-    let mut last = error;
-    for cause in iter::successors(Some(error), |cause| (*cause).source()) {
-        if let Some(found) = tls_in(cause) {
-            return tls(found);
-        }
-        last = cause;
+    match causes(error).find_map(tls_in) {
+        Some(found) => tls(found),
+        None => causes(error).last().unwrap_or(error).to_string(),
     }
-    last.to_string()
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |cause| (*cause).source())
 }
 
 /// The TLS error that an error is, or that it wraps as an I/O error.
@@ -204,17 +207,24 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("{text}")]
     struct Outer {
-        text: &'static str,
+        text: String,
         source: io::Error,
     }
 
     #[test]
     fn causes_are_joined_without_repeats() {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let error = Outer { text: "the database does not answer", source: refused() };
+        let error = Outer { text: "the database does not answer".to_owned(), source: refused() };
         assert_eq!(chain(&error), "the database does not answer: connection refused");
-        let error = Outer { text: "not now: connection refused", source: refused() };
+        let error = Outer { text: "not now: connection refused".to_owned(), source: refused() };
         assert_eq!(chain(&error), "not now: connection refused");
         assert_eq!(root(&error), "connection refused");
+
+        // A library that repeats a TLS error in its own text.
+        let unknown = || rustls::Error::from(CertificateError::UnknownIssuer);
+        let error =
+            Outer { text: format!("no database: {}", unknown()), source: io::Error::other(unknown()) };
+        let words = "its certificate was not issued by an authority that is trusted here";
+        assert_eq!((chain(&error), root(&error)), (format!("no database: {words}"), words.to_owned()));
     }
 }

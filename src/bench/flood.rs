@@ -108,7 +108,7 @@ fn open(flood: &Arc<Flood>, client: Client, tasks: &mut JoinSet<()>) -> Stream {
     let (flood, room_) = (Arc::clone(flood), Arc::clone(&room));
     tasks.spawn(async move {
         if let Err(status) = flood.stream(client, ReceiverStream::new(requests), &room_).await {
-            flood.tally.failed(|| format!("a stream broke off: {status}"));
+            flood.tally.failed(|| format!("a stream broke off: {}: {}", status.code(), status.message()));
         }
     });
     Stream { requests: sender, room }
@@ -206,7 +206,7 @@ impl Flood {
     /// A whole call was not accepted.
     fn refused(&self, numbers: std::ops::Range<u64>, status: &Status) {
         if status.code() != Code::ResourceExhausted {
-            self.tally.failed(|| format!("a call failed: {status}"));
+            self.tally.failed(|| format!("a call failed: {}: {}", status.code(), status.message()));
             return;
         }
         if status.get_details_retry_info().and_then(|info| info.retry_delay).is_none() {

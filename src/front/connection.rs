@@ -34,7 +34,10 @@ use super::{
     opening::Opening,
     proxies,
 };
-use crate::peer::{Peer, Streams};
+use crate::{
+    explain,
+    peer::{Peer, Streams},
+};
 
 /// What is known of a connection, and what answers on it.
 #[derive(Debug)]
@@ -160,7 +163,7 @@ pub(super) async fn converse<I, S, B>(
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        debug!(%error, "a connection ended with an error");
+                        debug!(error = explain::chain(&*error), "a connection ended with an error");
                     }
                     return;
                 }

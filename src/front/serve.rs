@@ -25,7 +25,7 @@ use super::{
     limits,
     tls::Tls,
 };
-use crate::entropy::Entropy;
+use crate::{entropy::Entropy, explain};
 
 /// Pauses between tries at accepting when the process has run out of something.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -92,7 +92,7 @@ pub async fn serve<S, B>(
                     let attached = Attached::new(app, address, certificate, config.trusted_proxies);
                     converse(stream, builder, attached, age, shutdown).await;
                 }
-                Some(Err(error)) => debug!(%error, peer = %address, "a connection ended before it began"),
+                Some(Err(error)) => debug!(error = explain::chain(&error), peer = %address, "a connection ended before it began"),
                 None => {}
             }
         });
