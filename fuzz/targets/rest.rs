@@ -38,14 +38,20 @@ fn rig() -> Rig {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let called = Called::default();
     let note = Arc::clone(&called);
-    // Every method: notes the call and implements nothing.
+    // Every method: asks for the message, as all do, notes the call and implements nothing.
     let service = tower::service_fn(move |request: Request<tonic::body::Body>| {
         let note = Arc::clone(&note);
         let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
             let path = request.uri().path().to_owned();
-            let body = request.into_body().collect().await.expect("a body").to_bytes();
-            *note.lock().unwrap_or_else(PoisonError::into_inner) = Some((path, body));
-            Ok::<Response<tonic::body::Body>, Infallible>(tonic::Status::unimplemented("").into_http())
+            let status = match request.into_body().collect().await {
+                Ok(body) => {
+                    let called = Some((path, body.to_bytes()));
+                    *note.lock().unwrap_or_else(PoisonError::into_inner) = called;
+                    tonic::Status::unimplemented("")
+                }
+                Err(status) => status,
+            };
+            Ok::<Response<tonic::body::Body>, Infallible>(status.into_http())
         });
         answer
     });
@@ -70,6 +76,7 @@ fuzz_target!(init: RIG.with(|_| ()), |data: &[u8]| {
 
 impl Rig {
     fn run(&self, method: Method, uri: Uri, body: Bytes) {
+        let is_options = method == Method::OPTIONS;
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -78,6 +85,10 @@ impl Rig {
             let status = response.status();
             (status, response.into_body().collect().await.expect("an answer").to_bytes())
         });
+        if status == StatusCode::NO_CONTENT {
+            assert!(is_options && answer.is_empty());
+            return;
+        }
         let problem: serde_json::Value = serde_json::from_slice(&answer).expect("a problem is JSON");
         assert_eq!(problem["status"], status.as_u16());
         match self.called.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -102,7 +113,7 @@ impl Rig {
         let service = self.pool.get_service_by_name(service).expect("a service");
         let method = service.methods().find(|it| it.name() == method).expect("a method");
         let bytes = framed.slice(5..);
-        let message = DynamicMessage::decode(method.input(), bytes.clone()).expect("a message of the method");
+        let message = DynamicMessage::decode(method.input(), bytes).expect("a message of the method");
         let options = SerializeOptions::new().use_proto_field_name(true);
         let mut text = Vec::new();
         let mut json = serde_json::Serializer::new(&mut text);
@@ -110,7 +121,7 @@ impl Rig {
         let mut json = serde_json::Deserializer::from_slice(&text);
         let again = DynamicMessage::deserialize(method.input(), &mut json);
         let again = again.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
-        // Maps have no order in bytes.
-        assert_eq!(again.encoded_len(), bytes.len(), "{}", String::from_utf8_lossy(&text));
+        // Maps have no order in bytes, and what was sent may state what holds anyway.
+        assert_eq!(again.encoded_len(), message.encoded_len(), "{}", String::from_utf8_lossy(&text));
     }
 }
