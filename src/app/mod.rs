@@ -55,7 +55,7 @@ pub use self::{
 pub use crate::egress::Policy;
 use crate::{
     clock::Clock,
-    domain::{EndpointKey, EventId, Pos, Timestamp, Uid},
+    domain::{BreakerPolicy, EndpointKey, EventId, Micros, Pos, Timestamp, Uid},
     entropy::Entropy,
     feed::History,
     fleet::Fleet,
@@ -71,8 +71,8 @@ const HISTORY_READS: usize = 2;
 pub struct Limits {
     /// Whether callers need a key.
     pub keys_required: bool,
-    /// Which targets may be registered.
-    pub targets: Policy,
+    /// What is allowed of endpoints, and their defaults.
+    pub endpoints: EndpointRules,
     /// Bytes of one payload.
     pub payload_bytes_max: usize,
     /// Bytes of the payloads of one batch, or unacknowledged on one stream.
@@ -83,11 +83,26 @@ pub struct Limits {
     pub publish_streams_max: usize,
 }
 
+/// What is allowed of endpoints, and those of their defaults that depend on the server.
+#[derive(Clone, Debug)]
+pub struct EndpointRules {
+    /// Which targets may be registered.
+    pub targets: Policy,
+    /// How long a circuit breaker stays open before a probe, if the endpoint does not say.
+    pub breaker_cooldown: Micros,
+}
+
+impl Default for EndpointRules {
+    fn default() -> Self {
+        Self { targets: Policy::default(), breaker_cooldown: BreakerPolicy::default().cooldown }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             keys_required: true,
-            targets: Policy::default(),
+            endpoints: EndpointRules::default(),
             payload_bytes_max: 1 << 20,
             batch_bytes_max: 16 << 20,
             watches_max: 1000,

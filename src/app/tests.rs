@@ -66,7 +66,11 @@ impl House {
         .await
         .unwrap();
         let engine_task = tokio::spawn(dispatcher.run(stop.child_token()));
-        let limits = Limits { targets: policy, keys_required: false, ..Limits::default() };
+        let limits = Limits {
+            endpoints: EndpointRules { targets: policy, ..EndpointRules::default() },
+            keys_required: false,
+            ..Limits::default()
+        };
         let fleet = Fleet::alone(Arc::clone(&store), engine);
         let app = Arc::new(App::new(store, fleet, clock, entropy, limits, stop.clone()));
         let (runner, until) = (Arc::clone(&app), stop.clone());

@@ -38,7 +38,7 @@ impl Endpoints {
         request: pb::CreateEndpointRequest,
     ) -> Result<pb::CreateEndpointResponse, Error> {
         let (id, mut endpoint, secret) =
-            convert::endpoint_in::new_endpoint(request, who.tenant(), &self.0.limits().targets)?;
+            convert::endpoint_in::new_endpoint(request, who.tenant(), &self.0.limits().endpoints)?;
         endpoint.secrets = vec![self.0.new_secret(secret, self.0.now())];
         let view = self.0.create_endpoint(id, endpoint).await?;
         let shown = view.endpoint.secrets.first().map(|secret| secret.id.as_str());
@@ -67,12 +67,12 @@ impl Endpoints {
         request: pb::UpdateEndpointRequest,
     ) -> Result<pb::UpdateEndpointResponse, Error> {
         let (id, etag, patch) = convert::endpoint_mask::Patch::new(request)?;
-        let targets = self.0.limits().targets.clone();
+        let rules = self.0.limits().endpoints.clone();
         let may_write_secrets = who.require(SECRETS_WRITE).is_ok();
         let secret = self.0.new_secret(None, self.0.now());
         let made = secret.id.clone();
         let change = move |endpoint: &mut Endpoint| {
-            let relocation = patch.apply(endpoint, &targets, may_write_secrets)?;
+            let relocation = patch.apply(endpoint, &rules, may_write_secrets)?;
             if !relocation.keeps(StoredSecret::SigningSecret) {
                 endpoint.secrets = vec![secret];
             }

@@ -40,6 +40,9 @@ use crate::{
     store::{self, Store},
 };
 
+/// The cool-down of circuit breakers on a development server, so that an app on a laptop that
+/// comes back is served soon.
+const DEV_BREAKER_COOLDOWN: Micros = Micros::from_secs(5);
 /// How long attempts and calls in flight may take to end after the stop.
 const GRACE: Duration = Duration::from_secs(30);
 /// Time between tidyings of the metrics; what the library does by itself where it
@@ -268,7 +271,11 @@ pub async fn run(
     };
 
     let drain = CancellationToken::new();
-    let limits = app::Limits { keys_required: !profile.is_dev(), targets: policy, ..app::Limits::default() };
+    let mut endpoints = app::EndpointRules { targets: policy, ..app::EndpointRules::default() };
+    if profile.is_dev() {
+        endpoints.breaker_cooldown = DEV_BREAKER_COOLDOWN;
+    }
+    let limits = app::Limits { keys_required: !profile.is_dev(), endpoints, ..app::Limits::default() };
     let app = App::new(Arc::clone(&store), fleet, clock.clone(), entropy.clone(), limits, drain.clone());
     let app = Arc::new(app);
     if let Profile::Serve(serve) = &profile {

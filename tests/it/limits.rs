@@ -8,7 +8,7 @@ use std::{collections::HashSet, time::Duration};
 
 use hookwire::grpc::pb::{self, DeliveryStatus, HoldReason, circuit_state::Position};
 
-use crate::support::{Answer, Receiver, Server, event, eventually, open_endpoint, retrying, span};
+use crate::support::{Answer, Api, Receiver, Server, event, eventually, open_endpoint, retrying, span};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_window_sees_more_than_the_burst_and_the_rate_and_the_rate_is_used() {
@@ -101,4 +101,17 @@ async fn the_breaker_opens_at_the_fifth_failure_and_lets_one_probe_through_per_c
     assert_eq!(receiver.count(), EVENTS + 7, "seven failures, and one success for each");
     let circuit = api.endpoint(&endpoint.id).await.circuit_state.unwrap_or_default();
     assert_eq!((circuit.position(), circuit.consecutive_failures), (Position::Closed, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_cools_down_sooner_on_a_development_server() {
+    let endpoint = || open_endpoint("https://receiver.example/hooks".to_owned());
+    let seconds = async |api: &Api| {
+        let made = api.create_endpoint(endpoint()).await;
+        made.circuit_breaker.and_then(|breaker| breaker.cooldown).map(|span| span.seconds)
+    };
+    let dev = Server::start().await;
+    assert_eq!(seconds(&dev.api()).await, Some(5));
+    let serve = Server::build().serve(&[]).start().await;
+    assert_eq!(seconds(&serve.api()).await, Some(60));
 }

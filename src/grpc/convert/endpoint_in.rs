@@ -10,7 +10,9 @@ use super::{
     payload, policies, time,
 };
 use crate::{
-    app::{DEFAULT_GRACE, EndpointFilter, Error, GRACE_MAX, Policy, Rotation, check_secret, check_url},
+    app::{
+        DEFAULT_GRACE, EndpointFilter, EndpointRules, Error, GRACE_MAX, Rotation, check_secret, check_url,
+    },
     domain::{
         Destinations, Endpoint, EndpointState, Envelope, Micros, Payload, Relocation, Rule, SecretText,
         TenantKey, Timestamp,
@@ -30,7 +32,7 @@ const IN_FLIGHT_MAX: u32 = 1000;
 pub fn new_endpoint(
     request: pb::CreateEndpointRequest,
     tenant: TenantKey,
-    targets: &Policy,
+    rules: &EndpointRules,
 ) -> Result<(String, Endpoint, Option<SecretText>), Error> {
     let pb::CreateEndpointRequest { endpoint, endpoint_id } = request;
     let mut checks = Checks::new();
@@ -48,7 +50,7 @@ pub fn new_endpoint(
         checks.add("secrets[0].value", rule, why);
     }
     let mut endpoint = blank(tenant);
-    apply(&mut checks, &mut endpoint, given, targets, false);
+    apply(&mut checks, &mut endpoint, given, rules, false);
     checks.into_result((endpoint_id, endpoint, secret.map(Into::into)))
 }
 
@@ -58,7 +60,7 @@ pub fn apply(
     checks: &mut Checks,
     endpoint: &mut Endpoint,
     given: pb::Endpoint,
-    targets: &Policy,
+    rules: &EndpointRules,
     may_write_secrets: bool,
 ) -> Relocation {
     let pb::Endpoint {
@@ -94,7 +96,7 @@ pub fn apply(
     checks.check(name.chars().count() <= NAME_MAX, "name", Rule::TooLong, why);
     let why = "must have at most 1024 characters";
     checks.check(description.chars().count() <= DESCRIPTION_MAX, "description", Rule::TooLong, why);
-    if let Err(refusal) = check_url(&url, targets) {
+    if let Err(refusal) = check_url(&url, &rules.targets) {
         checks.bad_url("url", refusal);
     }
     let relocation = Relocation {
@@ -110,7 +112,7 @@ pub fn apply(
         checks,
         authentication,
         endpoint.authentication.as_ref(),
-        targets,
+        &rules.targets,
         &relocation,
     );
     endpoint.headers = headers::headers(checks, headers, sensitive_headers, endpoint, &relocation);
@@ -127,7 +129,7 @@ pub fn apply(
     endpoint.rate_limit = policies::rate_limit(checks, "rate_limit", rate_limit);
     endpoint.max_in_flight =
         policies::count(checks, "max_in_flight", max_in_flight, IN_FLIGHT_MAX, Endpoint::MAX_IN_FLIGHT);
-    endpoint.breaker = policies::breaker(checks, circuit_breaker);
+    endpoint.breaker = policies::breaker(checks, circuit_breaker, rules.breaker_cooldown);
     endpoint.dead_letters = policies::dead_letters(checks, dead_letter_policy);
     endpoint.metadata = headers::metadata(checks, metadata, METADATA_BYTES_MAX);
     match (enabled.unwrap_or(true), endpoint.receives()) {

@@ -6,7 +6,7 @@
 
 use super::{Checks, checks::Root, endpoint_in, endpoint_out, ids};
 use crate::{
-    app::{Error, Policy},
+    app::{EndpointRules, Error},
     domain::{Endpoint, Relocation, Rule},
     grpc::pb,
 };
@@ -95,7 +95,7 @@ impl Patch {
     pub fn apply(
         self,
         endpoint: &mut Endpoint,
-        targets: &Policy,
+        rules: &EndpointRules,
         may_write_secrets: bool,
     ) -> Result<Relocation, Error> {
         let mut whole = endpoint_out::configuration(endpoint);
@@ -113,7 +113,7 @@ impl Patch {
             }
         }
         let mut checks = Checks::under(Root::Field("endpoint"));
-        let relocation = endpoint_in::apply(&mut checks, endpoint, whole, targets, may_write_secrets);
+        let relocation = endpoint_in::apply(&mut checks, endpoint, whole, rules, may_write_secrets);
         checks.into_result(relocation)
     }
 }

@@ -130,14 +130,18 @@ pub fn rate_limit_out(limit: RateLimit) -> pb::RateLimit {
     pb::RateLimit { requests_per_second: per_second, burst: burst.cast_signed(), disabled }
 }
 
-/// When to stop calling.
-pub fn breaker(checks: &mut Checks, given: Option<pb::CircuitBreaker>) -> BreakerPolicy {
+/// When to stop calling; `default_cooldown` stands in for a cool-down of zero.
+pub fn breaker(
+    checks: &mut Checks,
+    given: Option<pb::CircuitBreaker>,
+    default_cooldown: Micros,
+) -> BreakerPolicy {
     let pb::CircuitBreaker { failure_threshold, cooldown, disabled } = given.unwrap_or_default();
     let default = BreakerPolicy::default();
     let field = "circuit_breaker.failure_threshold";
     let failure_threshold = count(checks, field, failure_threshold, 1000, default.failure_threshold);
     let limits = (Micros::from_millis(10), DAY);
-    let cooldown = time::span_in(checks, "circuit_breaker.cooldown", cooldown, limits, default.cooldown);
+    let cooldown = time::span_in(checks, "circuit_breaker.cooldown", cooldown, limits, default_cooldown);
     BreakerPolicy { failure_threshold, cooldown, disabled }
 }
 
