@@ -17,7 +17,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::status::DOMAIN;
-use crate::machine::body_budget::{BodyBudget, Owner, Reservation};
+pub use crate::machine::body_budget::Owner;
+use crate::machine::body_budget::{BodyBudget, Reservation};
 
 /// What each body may have without a reservation: any single event of a usual size.
 pub const FREE_BYTES: usize = 64 << 10;

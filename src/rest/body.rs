@@ -10,10 +10,7 @@ use http_body_util::BodyExt as _;
 use tonic::Status;
 
 use super::problem::Problem;
-use crate::{
-    grpc::large_body::{FREE_BYTES, LargeBody, Room},
-    machine::body_budget::Owner,
-};
+use crate::grpc::large_body::{FREE_BYTES, LargeBody, Owner, Room};
 
 /// Largest body of a request that publishes: the 16 MiB that one publishing call may
 /// carry, and room for the JSON around them.

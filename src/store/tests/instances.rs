@@ -20,7 +20,7 @@ pub(super) async fn instances_are_those_seen_lately_each_with_what_it_owns(house
     let row = |id: i64, name: &str, second: i64, draining: i64| {
         format!("({id}, '{name}', '0.1.0', 9, 5, {clock} - {second} * 1000000, {draining})")
     };
-    let rows = [row(1, "one", 0, 0), row(2, "another", 14, 1), row(3, "gone", 16, 0)].join(", ");
+    let rows = [row(1, "one", 0, 0), row(2, "another", 5, 1), row(3, "gone", 16, 0)].join(", ");
     conn.execute(AssertSqlSafe(format!("INSERT INTO instances VALUES {rows}"))).await.unwrap();
     let fellow = house.fellow().await;
     house.store.refresh().await.unwrap();
