@@ -95,6 +95,7 @@ struct Idle {
     count: usize,
     /// A task is there that closes connections in time.
     swept: bool,
+    swept_at: Timestamp,
 }
 
 impl Pool {
@@ -152,6 +153,10 @@ impl Pool {
             return;
         }
         let mut idle = lock(&self.idle);
+        // Those that are over must not keep others out.
+        if idle.count >= self.limits.idle_total && now.since(idle.swept_at) >= Micros::from(SWEEP) {
+            idle.sweep(now);
+        }
         if idle.count >= self.limits.idle_total {
             return;
         }
@@ -196,5 +201,6 @@ impl Idle {
             !links.is_empty()
         });
         self.count = self.by_key.values().map(Vec::len).sum();
+        self.swept_at = now;
     }
 }

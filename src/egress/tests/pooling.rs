@@ -64,6 +64,15 @@ async fn limits_of_the_pool_hold() {
     }
     assert_eq!((one.accepted(), two.accepted(), client.idle()), (1, 2, 1));
 
+    // One that is over does not keep the next one out, also before the task has closed it.
+    let (client, clock) = clocked(Config { idle_total: 1, ..Config::default() });
+    answer(client.send(one.request()).await);
+    clock.advance(Micros::from_secs(31));
+    for _ in 0..2 {
+        answer(client.send(two.request()).await);
+    }
+    assert_eq!((two.accepted(), client.idle()), (3, 1));
+
     let none = client_with(Config { idle_total: 0, ..Config::default() });
     answer(none.send(one.request()).await);
     assert_eq!(none.idle(), 0);
