@@ -113,6 +113,8 @@ pub enum Cause {
     Gone = 14,
     /// No token could be had to authenticate with.
     Authentication = 15,
+    /// The server ended while the request was under way: it may have been received.
+    WorkerLost = 16,
 }
 
 /// Broad kind of a failure.
@@ -132,7 +134,7 @@ pub enum ErrorKind {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Dns,
         Self::Connect,
         Self::Tls,
@@ -148,6 +150,7 @@ impl Cause {
         Self::InvalidRequest,
         Self::Gone,
         Self::Authentication,
+        Self::WorkerLost,
     ];
 
     /// The cause stored under a number.
@@ -158,7 +161,9 @@ impl Cause {
     /// The kind it belongs to.
     pub fn kind(self) -> ErrorKind {
         match self {
-            Self::Dns | Self::Connect | Self::Tls | Self::ConnectionReset => ErrorKind::Network,
+            Self::Dns | Self::Connect | Self::Tls | Self::ConnectionReset | Self::WorkerLost => {
+                ErrorKind::Network
+            }
             Self::ConnectTimeout | Self::ResponseTimeout => ErrorKind::Timeout,
             Self::Redirect | Self::ClientError | Self::ServerError | Self::MalformedResponse | Self::Gone => {
                 ErrorKind::InvalidResponse

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use super::{caller::Caller, lease::Lease};
+use super::{caller::Caller, lease::Lease, starts::Began};
 use crate::{
     clock::Clock,
     domain::{
@@ -31,14 +31,23 @@ pub(super) struct Context {
 }
 
 /// Makes an attempt under a tenure; how the delivery goes on after it.
-pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delivery>, epoch: u64) -> Finish {
+pub(super) async fn run(
+    context: &Context,
+    caller: &Caller,
+    delivery: Arc<Delivery>,
+    epoch: u64,
+    began: Began,
+) -> Finish {
     let event = event(context, &delivery).await;
     // Reading it may have taken until after an outage.
     while !context.lease.holds(context.clock.now()) {
         tokio::time::sleep(PAUSE).await;
     }
     let (outcome, stale) = match &event {
-        Some(event) => send(context, caller, event, delivery.id).await,
+        Some(event) => {
+            began.now(&context.clock);
+            send(context, caller, event, delivery.id).await
+        }
         None => {
             let message = "the event is no longer stored".to_owned();
             (fault(context.clock.wall(), Fault { cause: Cause::InvalidRequest, message }), false)
@@ -60,7 +69,7 @@ pub(super) async fn run(context: &Context, caller: &Caller, delivery: Arc<Delive
     if let (State::Retrying, Some(event)) = (after.state, event) {
         context.store.hot().keep(event);
     }
-    Finish { before: delivery, after, attempt: Some(attempt), reason, letters, gone, epoch }
+    Finish { before: delivery, after, attempt: Some(attempt), reason, letters, gone, epoch, started: false }
 }
 
 /// That a delivery's time is over.
@@ -70,7 +79,16 @@ pub(super) fn expired(delivery: Arc<Delivery>, epoch: u64, now: Timestamp) -> Fi
     after.revision += 1;
     after.updated_at = now;
     let letters = DeadLetterPolicy::default();
-    Finish { before: delivery, after, attempt: None, reason: None, letters, gone: None, epoch }
+    Finish {
+        before: delivery,
+        after,
+        attempt: None,
+        reason: None,
+        letters,
+        gone: None,
+        epoch,
+        started: false,
+    }
 }
 
 /// Sends a test event: nothing is stored, nothing is counted.

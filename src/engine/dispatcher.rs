@@ -20,12 +20,13 @@ use super::{
     handle::{Ask, Circuit, Handle},
     lease::Lease,
     observe::Observer,
+    starts::Starts,
     tenures::{Found, Leaving, Tenures},
 };
 use crate::{
     clock::Clock,
     domain::{
-        Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Now, Pos, Shard, Tenant,
+        self, Change, Delivery, Endpoint, EndpointKey, EndpointState, Live, Micros, Now, Pos, Shard, Tenant,
         TenantKey, Timestamp,
     },
     egress::{Client, Policy},
@@ -114,6 +115,8 @@ pub struct Dispatcher {
     pub(super) ready: Share<EndpointKey>,
     /// Attempts that are not recorded yet.
     pub(super) slots: Slots<Flight>,
+    /// Attempts whose start may have to be written.
+    pub(super) starts: Starts,
     /// Latencies of endpoints whose lanes were dropped.
     latencies: FxHashMap<EndpointKey, Latency>,
     swept_at: Timestamp,
@@ -177,6 +180,9 @@ impl Dispatcher {
         entropy: Entropy,
         lease: Arc<Lease>,
     ) -> Result<(Self, Handle), feed::Error> {
+        if !store.is_shared() {
+            report_lost(store.count_lost(clock.wall()).await?);
+        }
         // The position first: what is committed while the lanes are found comes after.
         let cursor = Cursor::open(Arc::clone(&store), Start::Now).await?;
         let since = cursor.position();
@@ -233,6 +239,7 @@ impl Dispatcher {
             timers: BTreeSet::new(),
             ready: Share::default(),
             slots,
+            starts: Starts::default(),
             latencies: FxHashMap::default(),
             swept_at: now,
             read,
@@ -259,7 +266,7 @@ impl Dispatcher {
             self.fire(now.steady);
             self.learn_overdue(now.steady);
             self.pump(&now);
-            self.record();
+            self.record(now.steady);
             self.see_off();
             self.sweep(now.steady);
             if moved {
@@ -270,7 +277,7 @@ impl Dispatcher {
                 continue;
             }
             let timer = self.timers.first().map(|(at, _)| *at);
-            let next = [timer, self.slots.overdue_at()].into_iter().flatten().min();
+            let next = [timer, self.slots.overdue_at(), self.starts.due_at()].into_iter().flatten().min();
             // A timer may stand for a time of day, which a step brings nearer.
             let pause = next.map_or(SWEEP_EVERY, |at| at.since(self.clock.now()).min(STEP_NOTICED));
             tokio::select! {
@@ -313,14 +320,17 @@ impl Dispatcher {
         tokio::pin!(grace);
         loop {
             while self.follow(&self.clock.read()).await? {}
-            self.land(&self.clock.read());
-            self.record();
+            let now = self.clock.read();
+            self.land(&now);
+            self.record(now.steady);
             if self.slots.is_empty() {
                 return Ok(());
             }
+            let pause = self.starts.due_at().map_or(SWEEP_EVERY, |at| at.since(now.steady));
             tokio::select! {
+                () = tokio::time::sleep(pause.to_std()) => {}
                 () = &mut grace => {
-                    tracing::warn!(attempts = self.slots.len(), "stopping with attempts in flight; they will be repeated");
+                    tracing::warn!(attempts = self.slots.len(), "stopping with attempts in flight; they count as failed and will be repeated");
                     return Ok(());
                 }
                 open = self.cursor.wait() => if !open { return Ok(()) },
@@ -338,6 +348,8 @@ impl Dispatcher {
         for at in 0..self.finished.len() {
             let finish = &self.finished[at];
             let (key, pos) = (finish.after.endpoint, finish.after.id.pos());
+            self.finished[at].started = self.starts.end(pos);
+            let finish = &self.finished[at];
             let (Some(attempt), Some(slot)) = (&finish.attempt, self.lanes.get_mut(&key)) else { continue };
             let signal = Signal::of(attempt.failure.as_ref().map(|failure| failure.cause));
             let quiet = quiet_until(&slot.lane.endpoint().retry, attempt);
@@ -350,8 +362,15 @@ impl Dispatcher {
         }
     }
 
-    /// Hands results and expirations to the writer.
-    fn record(&mut self) {
+    /// Hands starts, results and expirations to the writer: the start of an attempt before its
+    /// result.
+    fn record(&mut self, now: Timestamp) {
+        let starts = self.starts.due(now);
+        if !starts.is_empty()
+            && let Err(error) = self.store.begin_attempts(starts)
+        {
+            tracing::error!(%error, "starts of attempts were not recorded; a crash would not count them");
+        }
         if !self.finished.is_empty()
             && let Err(error) = self.store.finish(std::mem::take(&mut self.finished))
         {
@@ -524,10 +543,18 @@ impl Dispatcher {
                 Step::Send(delivery) => {
                     let (pos, tenant) = (delivery.id.pos(), delivery.tenant);
                     self.ready.begin(tenant);
+                    let start = domain::Start {
+                        delivery: delivery.id,
+                        endpoint: key,
+                        number: delivery.attempts + 1,
+                        started_at: now.wall,
+                        epoch,
+                    };
+                    let began = self.starts.begin(start, now.steady);
                     let (context, out) = (Arc::clone(&self.context), self.landings_out.clone());
                     // In a box: a task is moved each time its state changes, whatever its size.
                     let task = self.tasks.spawn(Box::pin(async move {
-                        let _ = out.send(attempt::run(&context, &caller, delivery, epoch).await);
+                        let _ = out.send(attempt::run(&context, &caller, delivery, epoch, began).await);
                     }));
                     self.slots.begin(
                         pos,
@@ -714,6 +741,13 @@ impl Dispatcher {
             }
             keeps
         });
+    }
+}
+
+/// Says how many attempts were cut off by the end of the server that made them.
+pub(super) fn report_lost(attempts: usize) {
+    if attempts > 0 {
+        tracing::warn!(attempts, "attempts were cut off by the end of their server; they count as failed");
     }
 }
 

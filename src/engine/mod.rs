@@ -20,6 +20,7 @@ mod handle;
 mod lease;
 mod observe;
 mod redact;
+mod starts;
 mod tenures;
 #[cfg(test)]
 mod tests;

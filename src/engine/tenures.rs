@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use super::dispatcher::{Dispatcher, PAUSE};
+use super::dispatcher::{Dispatcher, PAUSE, report_lost};
 use crate::{
     domain::{EndpointKey, Now, Pos, Shard, Timestamp},
     machine::lane::Kept,
@@ -121,10 +121,13 @@ impl Dispatcher {
 
     /// Looks for what waits for shares that came.
     pub(super) fn find(&self, shards: Vec<(Shard, u64)>) {
-        let (store, out) = (self.store.clone(), self.found_out.clone());
+        let (store, out, clock) = (self.store.clone(), self.found_out.clone(), self.clock.clone());
         self.tasks.spawn(async move {
-            let look =
-                async || Ok::<_, store::Error>((store.endpoints_waiting().await?, store.circuits().await?));
+            let look = async || {
+                // First, so that what waits is found as it is after it.
+                report_lost(store.count_lost(clock.wall()).await?);
+                Ok::<_, store::Error>((store.endpoints_waiting().await?, store.circuits().await?))
+            };
             let (waiting, kept) = loop {
                 match look().await {
                     Ok(found) => break found,
@@ -172,6 +175,7 @@ impl Dispatcher {
             .map(|(pos, ..)| pos)
             .collect();
         for pos in lost {
+            self.starts.end(pos);
             if let Some(flight) = self.slots.release(pos) {
                 flight.task.abort();
                 self.ready.end(flight.tenant);

@@ -75,7 +75,8 @@ impl Signal {
                 | Cause::ClientError
                 | Cause::TooManyRequests
                 | Cause::TargetForbidden
-                | Cause::InvalidRequest,
+                | Cause::InvalidRequest
+                | Cause::WorkerLost,
             ) => Self::Neutral,
         }
     }

@@ -17,6 +17,7 @@
 //!   [`latency`] has learned of them; [`share`] says whose turn it is.
 //! - [`judge`]: what an outcome means; asks [`backoff`] and [`retry_after`].
 //! - [`body_budget`]: how large request bodies share memory.
+//! - [`lost`]: what an attempt means that its server did not survive.
 
 pub mod backoff;
 pub mod body_budget;
@@ -25,6 +26,7 @@ pub mod bucket;
 pub mod judge;
 pub mod lane;
 pub mod latency;
+pub mod lost;
 pub mod retry_after;
 pub mod route;
 #[cfg(test)]

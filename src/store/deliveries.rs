@@ -106,6 +106,8 @@ pub struct Finish {
     pub gone: Option<u64>,
     /// Under which tenure of its share it was begun: void under another.
     pub epoch: u64,
+    /// The start of the attempt was handed to the writer before.
+    pub started: bool,
 }
 
 /// One change about to be written.
@@ -167,6 +169,8 @@ impl Tx<'_> {
                 self.apply([step])?;
             }
         }
+        let started = valid.iter().filter(|finish| finish.started);
+        self.forget_starts(started.map(|finish| finish.after.id.pos()))?;
         for finish in &valid {
             if let Some(reason) = finish.reason {
                 letters::keep(self, finish, reason)?;

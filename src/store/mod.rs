@@ -42,6 +42,7 @@ mod room;
 mod scan;
 mod scratch;
 mod shards;
+mod starts;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -94,12 +95,12 @@ use self::{
     retention::Sweep,
     room::{Place, Room},
     tx::Tx,
-    writer::{Closure, Inbox, Write, Writer},
+    writer::{Closure, Inbox, Unanswered, Write, Writer},
 };
 use crate::{
     domain::{
         ApiKey, ApiKeyId, AuditEntry, DeliveryId, Endpoint, EndpointKey, EventId, InstanceId, NewEvent,
-        Operation, OperationId, Pos, Tenant, TenantKey, Timestamp,
+        Operation, OperationId, Pos, Start, Tenant, TenantKey, Timestamp,
     },
     vault::Vault,
 };
@@ -180,6 +181,7 @@ pub struct Store {
     readers: Readers,
     inbox: mpsc::Sender<Write>,
     results: mpsc::UnboundedSender<Vec<Finish>>,
+    starts: mpsc::UnboundedSender<Vec<Start>>,
     recent: Arc<Recent>,
     routes: Arc<SharedRoutes>,
     directory: Arc<Directory>,
@@ -214,6 +216,7 @@ impl Store {
         let (notices, operations) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (inbox, writes) = mpsc::channel(INBOX_MAX);
         let (results, finishes) = mpsc::unbounded_channel();
+        let (starts, begun) = mpsc::unbounded_channel();
         let writer = Writer {
             conn,
             runtime: Handle::current(),
@@ -229,15 +232,16 @@ impl Store {
             position,
             latest,
             last_mark: latest,
-            finishes: Vec::new(),
+            unanswered: Unanswered::default(),
             company: 0,
             closing: None,
         };
-        let ended = writer.start(Inbox { writes, finishes }).map_err(OpenError::Thread)?;
+        let ended = writer.start(Inbox { writes, finishes, starts: begun }).map_err(OpenError::Thread)?;
         let store = Self {
             readers,
             inbox,
             results,
+            starts,
             recent,
             routes,
             directory,

@@ -163,10 +163,12 @@ pub(super) fn migrator(dialect: Dialect) -> Migrator {
             (3, "sealed", include_str!("migrations/sqlite/0003_sealed.sql")),
             (4, "circuits", include_str!("migrations/sqlite/0004_circuits.sql")),
             (5, "endpoint versions", include_str!("migrations/sqlite/0005_endpoint_versions.sql")),
+            (6, "starts", include_str!("migrations/sqlite/0006_starts.sql")),
         ],
         Dialect::Postgres => &[
             (1, "foundation", include_str!("migrations/postgres/0001_foundation.sql")),
             (2, "endpoint versions", include_str!("migrations/postgres/0002_endpoint_versions.sql")),
+            (3, "starts", include_str!("migrations/postgres/0003_starts.sql")),
         ],
     };
     let migrations = migrations.iter().map(|(version, name, sql)| {

@@ -39,7 +39,7 @@ use super::{
     tx::{About, SharedRoutes, Tx},
 };
 use crate::{
-    domain::{Pos, Timestamp},
+    domain::{Pos, Start, Timestamp},
     explain,
 };
 
@@ -86,29 +86,50 @@ pub(super) struct Inbox {
     pub writes: mpsc::Receiver<Write>,
     /// Results of attempts and expirations.
     pub finishes: mpsc::UnboundedReceiver<Vec<Finish>>,
+    /// Starts of attempts, each before its result.
+    pub starts: mpsc::UnboundedReceiver<Vec<Start>>,
+}
+
+/// Writes that nobody waits for. They stay here until a transaction that holds them has
+/// committed.
+#[derive(Default)]
+pub(super) struct Unanswered {
+    pub finishes: Vec<Finish>,
+    pub starts: Vec<Start>,
+}
+
+impl Unanswered {
+    fn is_empty(&self) -> bool {
+        self.finishes.is_empty() && self.starts.is_empty()
+    }
 }
 
 impl Inbox {
     /// Waits for something to write and takes all that is there, up to what belongs
     /// into one transaction. False: nothing will come any more.
-    async fn take(&mut self, writes: &mut Vec<Write>, finishes: &mut Vec<Finish>) -> bool {
+    async fn take(&mut self, writes: &mut Vec<Write>, unanswered: &mut Unanswered) -> bool {
         tokio::select! {
             write = self.writes.recv() => match write {
                 Some(write) => writes.push(write),
                 None => return false,
             },
-            Some(more) = self.finishes.recv() => finishes.extend(more),
+            Some(more) = self.finishes.recv() => unanswered.finishes.extend(more),
+            Some(more) = self.starts.recv() => unanswered.starts.extend(more),
         }
-        self.drain(writes, finishes);
+        self.drain(writes, unanswered);
         true
     }
 
-    /// Takes what is there.
-    fn drain(&mut self, writes: &mut Vec<Write>, finishes: &mut Vec<Finish>) {
-        while finishes.len() < BATCH_MAX
+    /// Takes what is there. Starts last: so of each result that was taken, the start was
+    /// taken, too, now or before.
+    fn drain(&mut self, writes: &mut Vec<Write>, unanswered: &mut Unanswered) {
+        while unanswered.finishes.len() < BATCH_MAX
             && let Ok(more) = self.finishes.try_recv()
         {
-            finishes.extend(more);
+            unanswered.finishes.extend(more);
+        }
+        while let Ok(more) = self.starts.try_recv() {
+            unanswered.starts.extend(more);
         }
         let mut weight: usize = writes.iter().map(Write::weight).sum();
         while weight < BATCH_WEIGHT
@@ -173,8 +194,8 @@ pub(super) struct Writer {
     pub position: Pos,
     pub latest: Timestamp,
     pub last_mark: Timestamp,
-    /// Results waiting for a transaction that commits.
-    pub finishes: Vec<Finish>,
+    /// Waiting for a transaction that commits.
+    pub unanswered: Unanswered,
     /// How many results the last transaction had.
     pub company: usize,
     /// Told once all is written, after which nothing more is.
@@ -198,11 +219,11 @@ impl Writer {
         let mut batch = Vec::new();
         let mut refusals = 0;
         loop {
-            let pause = if self.finishes.is_empty() { None } else { backoff.next_backoff() };
-            let (runtime, mut finishes) = (self.runtime.clone(), std::mem::take(&mut self.finishes));
-            let gathered = gather(&mut inbox, &mut batch, &mut finishes, pause, self.company);
+            let pause = if self.unanswered.is_empty() { None } else { backoff.next_backoff() };
+            let (runtime, mut unanswered) = (self.runtime.clone(), std::mem::take(&mut self.unanswered));
+            let gathered = gather(&mut inbox, &mut batch, &mut unanswered, pause, self.company);
             let open = self.conn.wait(&runtime, gathered);
-            self.finishes = finishes;
+            self.unanswered = unanswered;
             if !open {
                 return Ok(());
             }
@@ -226,7 +247,7 @@ impl Writer {
 
     /// One transaction for the whole batch; answers everyone.
     fn commit(&mut self, inbox: &mut Inbox, batch: &mut Vec<Write>) -> Result<(), Error> {
-        let begun = if !self.finishes.is_empty() || batch.iter().any(Write::is_change) {
+        let begun = if !self.unanswered.is_empty() || batch.iter().any(Write::is_change) {
             self.begin().map(Some)
         } else if batch.iter().any(|write| matches!(write, Write::Look(_))) {
             self.look().map(|()| None)
@@ -235,9 +256,9 @@ impl Writer {
         };
         if let Ok(Some(_)) = begun {
             // In a fleet a transaction waits for its turn, and meanwhile more has come.
-            inbox.drain(batch, &mut self.finishes);
+            inbox.drain(batch, &mut self.unanswered);
         }
-        self.company = self.finishes.len();
+        self.company = self.unanswered.finishes.len();
         let (mut publishes, mut calls, mut looks) = (Vec::new(), Vec::new(), Vec::new());
         for write in batch.drain(..) {
             match write {
@@ -248,7 +269,7 @@ impl Writer {
             }
         }
         let published = !publishes.is_empty();
-        let changes = published || !calls.is_empty() || !self.finishes.is_empty();
+        let changes = published || !calls.is_empty() || !self.unanswered.is_empty();
         let done = begun.and_then(|floor| match floor {
             Some(floor) => self.transact(floor, &publishes, &mut calls),
             None => Ok(Vec::new()),
@@ -269,7 +290,7 @@ impl Writer {
                 if changes {
                     tracing::error!(
                         error = explain::chain(&error),
-                        waiting = self.finishes.len(),
+                        waiting = self.unanswered.finishes.len(),
                         "a write failed"
                     );
                     self.gauges.refusing.store(true, Ordering::Relaxed);
@@ -305,12 +326,15 @@ impl Writer {
         let about = About { routes, directory, shards, vault: &self.config.vault };
         let mut tx = Tx::new(&self.conn, about, (self.position, floor), self.latest);
         let answers = tx.publish(publishes.iter().map(|(publish, _)| publish))?;
-        let void = tx.finish(&self.finishes)?;
+        let Unanswered { finishes, starts } = &self.unanswered;
+        let void = tx.finish(finishes)?;
+        tx.begin_attempts(starts, finishes)?;
         for call in calls {
             call.run(&mut tx)?;
         }
         let effects = tx.commit(self.last_mark, self.config.mark_every)?;
-        self.finishes.clear();
+        self.unanswered.finishes.clear();
+        self.unanswered.starts.clear();
         self.gauges.commits.fetch_add(1, Ordering::Relaxed);
         self.gauges.refusing.store(false, Ordering::Relaxed);
         self.gauges.void.fetch_add(void, Ordering::Relaxed);
@@ -364,34 +388,34 @@ impl Writer {
 async fn gather(
     inbox: &mut Inbox,
     batch: &mut Vec<Write>,
-    finishes: &mut Vec<Finish>,
+    unanswered: &mut Unanswered,
     pause: Option<Duration>,
     company: usize,
 ) -> bool {
     match pause {
         None => {
-            if !inbox.take(batch, finishes).await {
+            if !inbox.take(batch, unanswered).await {
                 return false;
             }
         }
         Some(pause) => {
-            let _ = timeout(pause, inbox.take(batch, finishes)).await;
+            let _ = timeout(pause, inbox.take(batch, unanswered)).await;
         }
     }
     if company >= COMPANY {
         let enough = async {
-            while batch.is_empty() && finishes.len() < ENOUGH {
+            while batch.is_empty() && unanswered.finishes.len() < ENOUGH {
                 // Results that come meanwhile do not wake this thread one by one.
                 match timeout(GLANCE, inbox.writes.recv()).await {
                     Ok(Some(write)) => batch.push(write),
                     Ok(None) => return,
                     Err(_) => {}
                 }
-                inbox.drain(batch, finishes);
+                inbox.drain(batch, unanswered);
             }
         };
         let _ = timeout(LINGER, enough).await;
-        inbox.drain(batch, finishes);
+        inbox.drain(batch, unanswered);
     }
     true
 }

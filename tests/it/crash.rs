@@ -9,11 +9,13 @@
 
 use std::{env, time::Duration};
 
-use hookwire::grpc::pb;
+use hookwire::grpc::pb::{self, DeliveryErrorCause, DeliveryStatus};
 
 use crate::{
     kept::{compare, repeats},
-    support::{Answer, Dice, Load, Received, Receiver, Server, alone, create_stubborn, eventually},
+    support::{
+        Answer, Dice, Load, Received, Receiver, Server, alone, create_stubborn, event, eventually, span,
+    },
 };
 
 /// As `stubborn` says.
@@ -63,4 +65,52 @@ async fn nothing_acknowledged_is_lost_altered_or_doubled_by_kill_9() {
         repeats <= claimed,
         "{repeats} repeats, but only {claimed} can have been in flight or unrecorded"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_a_kill_cuts_off_counts_as_an_attempt() {
+    const ATTEMPTS: usize = 3;
+    let _alone = alone().await;
+    let mut server = Server::build().restartable().start().await;
+    if server.database().is_some() {
+        // There it is a claim of the store's own tests.
+        return;
+    }
+    let api = server.api();
+    let receiver = Receiver::answering(|_| Answer::ok().after(Duration::from_secs(600))).await;
+    let retry_policy = Some(pb::RetryPolicy {
+        max_attempts: ATTEMPTS as i32,
+        initial_delay: span(10),
+        max_delay: span(20),
+        ..Default::default()
+    });
+    let endpoint = pb::Endpoint { url: receiver.at("/hangs"), retry_policy, ..Default::default() };
+    api.create_endpoint(endpoint).await;
+    api.publish(event("cut.off", "{\"n\":1}")).await;
+    for kill in 1..=ATTEMPTS {
+        receiver.wait_for(kill, Duration::from_secs(30)).await;
+        known(&server, kill).await;
+        server.kill9();
+        server.restart().await;
+    }
+    api.all_final(Duration::from_secs(30)).await;
+    let dead = api.all_deliveries(pb::DeliveryFilter::default()).await;
+    assert_eq!((dead[0].status(), dead[0].attempt_count), (DeliveryStatus::DeadLetter, ATTEMPTS as i32));
+    assert_eq!(receiver.count(), ATTEMPTS, "no request beyond max_attempts");
+    let error = dead[0].last_error.as_ref().expect("an error");
+    assert_eq!(error.cause(), DeliveryErrorCause::WorkerLost);
+}
+
+/// Waits until the store knows that an attempt has begun.
+async fn known(server: &Server, number: usize) {
+    let file = server.data_dir().join("hookwire.db");
+    eventually(Duration::from_secs(30), "the start is stored", async || {
+        let conn = rusqlite::Connection::open(&file).map_err(|error| error.to_string())?;
+        let begun = conn.query_row("SELECT number FROM starts", [], |row| row.get::<_, i64>(0));
+        match begun {
+            Ok(begun) if begun == number as i64 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }

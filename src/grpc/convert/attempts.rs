@@ -52,6 +52,7 @@ fn cause(cause: Cause) -> DeliveryErrorCause {
         Cause::InvalidRequest => DeliveryErrorCause::InvalidRequest,
         Cause::Gone => DeliveryErrorCause::Gone,
         Cause::Authentication => DeliveryErrorCause::Authentication,
+        Cause::WorkerLost => DeliveryErrorCause::WorkerLost,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::store::Flight;
-use crate::domain::{Delivery, Micros, Timestamp};
+use crate::domain::{Delivery, Micros, Pos, Timestamp};
 
 /// Something that happens at an instant. `life` names the engine process it
 /// belongs to: what was meant for a process that is gone happens to nobody.
@@ -28,6 +28,8 @@ pub enum Happening {
     Wake { life: u32, endpoint: usize, at: Timestamp },
     /// A page has been read, or could not be.
     Paged { life: u32, endpoint: usize, page: Option<Vec<Arc<Delivery>>>, last: bool },
+    /// A request has gone on for so long that its start is written.
+    Begun { life: u32, pos: Pos },
     /// An attempt is over.
     Ended { life: u32, flight: Box<Flight> },
     /// The writer commits.

@@ -40,11 +40,21 @@ pub enum Bug {
     StepForgotten,
     /// Lanes are not asked again after the wall clock stepped.
     StepNotNoticed,
+    /// The start of a long request is not written.
+    StartNotWritten,
+    /// After a crash the starts that are stored are forgotten.
+    StartLost,
+    /// A start is counted again after the next crash.
+    StartCountedTwice,
+    /// A result leaves the start of its attempt, which counts, too.
+    ResultAndStart,
+    /// A delivery that is cut off again and again keeps no distance.
+    NoDistance,
 }
 
 impl Bug {
     /// Every mistake.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::AckBeforeCommit,
         Self::NoRevisionGuard,
         Self::TerminalOverwritten,
@@ -63,6 +73,11 @@ impl Bug {
         Self::WallReadOnce,
         Self::StepForgotten,
         Self::StepNotNoticed,
+        Self::StartNotWritten,
+        Self::StartLost,
+        Self::StartCountedTwice,
+        Self::ResultAndStart,
+        Self::NoDistance,
     ];
 
     /// The mistake of this name.

@@ -1,7 +1,10 @@
 //! The promises, checked at every step. What must hold across crashes is kept
 //! here, what one life of the engine owes an endpoint in [`super::watch`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     rules,
@@ -9,7 +12,7 @@ use super::{
     watch::{Rows, Watch},
 };
 use crate::{
-    domain::{Attempt, Delivery, Endpoint, Micros, Now, Pos, State, Timestamp},
+    domain::{Attempt, Cause, Delivery, Endpoint, Micros, Now, Pos, State, Timestamp},
     machine::lane::Lane,
 };
 
@@ -31,6 +34,9 @@ pub struct Checks {
     accepted: Vec<u64>,
 }
 
+/// A request that goes on for longer is known to the store, or about to be.
+pub const KNOWN_AFTER: Micros = Micros::from_millis(60);
+
 /// What is known of one delivery.
 #[derive(Clone, Copy, Default)]
 struct Account {
@@ -38,6 +44,10 @@ struct Account {
     recorded: u32,
     /// On the steady line.
     not_before: Timestamp,
+    /// The attempt whose start is stored.
+    known: Option<u32>,
+    /// Attempts cut off in a row.
+    cut_off: u32,
 }
 
 impl Checks {
@@ -68,10 +78,35 @@ impl Checks {
         }
     }
 
-    /// The engine died: what it sent and had not recorded is sent once more.
-    pub fn crashed(&mut self) {
+    /// The engine died: what it sent and had not recorded is sent once more. Of requests
+    /// under way those that have gone on for long are known, if the writer had time.
+    pub fn crashed(&mut self, flying: &BTreeMap<Pos, (u32, Timestamp)>, pending: &[Pos], now: Timestamp) {
         self.crashes += 1;
-        self.lost = self.requests - self.recorded;
+        self.lost = self.requests.saturating_sub(self.recorded);
+        for (pos, (number, began)) in flying {
+            let known = self.accounts.get(pos).is_some_and(|account| account.known == Some(*number));
+            let is_young = began.plus(KNOWN_AFTER) >= now;
+            self.hold(known || is_young || pending.contains(pos), *pos, "a long request is not known");
+        }
+    }
+
+    /// The start of an attempt is stored.
+    pub fn known(&mut self, pos: Pos, number: u32) {
+        let account = self.accounts.entry(pos).or_default();
+        account.known = (account.recorded < number).then_some(number);
+    }
+
+    /// What was known of the life before has been counted.
+    pub fn all_counted(&mut self) {
+        let forgotten: Vec<Pos> = self
+            .accounts
+            .iter()
+            .filter(|(_, account)| account.known.is_some())
+            .map(|(pos, _)| *pos)
+            .collect();
+        for pos in forgotten {
+            self.hold(false, pos, "a request that was cut off is not counted");
+        }
     }
 
     /// A request goes out.
@@ -108,11 +143,21 @@ impl Checks {
         let pos = after.id.pos();
         let account = self.accounts.entry(pos).or_default();
         account.recorded += 1;
+        account.known = None;
+        let is_lost = attempt.failure.as_ref().is_some_and(|failure| failure.cause == Cause::WorkerLost);
+        account.cut_off = if is_lost { account.cut_off + 1 } else { 0 };
         if after.is_open() {
             account.not_before = earliest;
         }
-        let expected = account.recorded;
+        let distance = rules::shortest_distance(account.cut_off);
+        let (expected, requests) = (account.recorded, account.requests);
         self.recorded += 1;
+        if is_lost {
+            self.lost = self.lost.saturating_sub(1);
+        }
+        self.hold(expected <= requests, pos, "more attempts recorded than requests sent");
+        let keeps_distance = !after.is_open() || after.due_at >= after.updated_at.plus(distance);
+        self.hold(keeps_distance, pos, "cut off again and again, and tried again soon");
         self.hold(attempt.number == expected, pos, "attempt numbers are not 1, 2, 3 …");
         self.hold(expected <= after.max_attempts, pos, "more attempts recorded than allowed");
         let failed = attempt.failure.is_some();

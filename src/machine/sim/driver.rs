@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     agenda::Happening,
     bugs::Bug,
+    checks,
     receiver::Reaction,
     store::{Flight, Write},
     world::World,
@@ -68,6 +69,12 @@ impl World {
                 before.id.pos().0
             )
         });
+        let (pos, number) = (before.id.pos(), before.attempts + 1);
+        if let Some(engine) = &mut self.engine {
+            engine.flying.insert(pos, (number, self.now));
+        }
+        let known_at = self.now.plus(self.chance.millis(40, checks::KNOWN_AFTER.0 / 1000));
+        self.agenda.add(known_at, Happening::Begun { life, pos });
         let over = self.now.plus(outcome.duration);
         let flight = Box::new(Flight { before, outcome, asked });
         self.agenda.add(over, Happening::Ended { life, flight });

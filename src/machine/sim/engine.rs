@@ -1,7 +1,7 @@
 //! One life of the engine: lanes in memory, driven as [`crate::machine::lane`]
 //! asks for. Everything here is forgotten in a crash.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     bugs::Bug,
@@ -30,6 +30,8 @@ pub struct Engine {
     pub lanes: Vec<Place>,
     /// Nothing was read of the feed yet.
     fresh: bool,
+    /// Requests under way: which attempt, and when it began by the steady hand.
+    pub flying: BTreeMap<Pos, (u32, Timestamp)>,
 }
 
 /// What the engine keeps of one endpoint.
@@ -49,6 +51,7 @@ pub struct Place {
 impl World {
     /// The engine starts: it knows nothing but the position of the feed.
     pub fn start(&mut self) {
+        self.count_lost();
         self.life += 1;
         // What the wall clock did before is not known to a process.
         self.steps = Steps::none(self.offset);
@@ -63,7 +66,7 @@ impl World {
         let lanes: Vec<_> = self.store.endpoints.iter().map(place).collect();
         let count = lanes.len();
         let (life, position) = (self.life, self.store.feed.len());
-        self.engine = Some(Engine { life, position, lanes, fresh: true });
+        self.engine = Some(Engine { life, position, lanes, fresh: true, flying: BTreeMap::new() });
         (0..count).for_each(|endpoint| self.drive(endpoint));
         self.look();
     }
@@ -159,6 +162,7 @@ impl World {
         flight.outcome.started_at = wall.minus(flight.outcome.duration);
         let Some(engine) = &mut self.engine else { return };
         let pos = flight.before.id.pos();
+        engine.flying.remove(&pos);
         let at = flight.before.endpoint.0 as usize - 1;
         let policy = &engine.lanes[at].endpoint.retry;
         let verdict = judge::judge(&flight.before, policy, &flight.outcome, self.chance.unit());
@@ -185,6 +189,26 @@ impl World {
         let flight = Box::new(Flight { before, outcome: reaction.outcome, asked });
         self.write(Write::Result { flight, verdict, endpoint, earliest });
         self.drive(at);
+    }
+
+    /// A request still goes on, or it was over before its start had to be written.
+    pub fn begun(&mut self, pos: Pos) {
+        let Some(engine) = &self.engine else { return };
+        let Some(&(number, began)) = engine.flying.get(&pos) else { return };
+        if self.bug != Some(Bug::StartNotWritten) && began.plus(checks::KNOWN_AFTER) >= self.now {
+            let started_at = self.wall().minus(self.now.since(began));
+            self.write(Write::Start { pos, number, started_at });
+        }
+    }
+
+    /// Before anything is sent, what the life before left under way is counted.
+    fn count_lost(&mut self) {
+        if self.bug == Some(Bug::StartLost) {
+            self.store.starts.clear();
+        }
+        let (now, wall) = (self.now, self.wall());
+        self.store.count_lost(now, wall, self.bug, &mut self.checks);
+        self.checks.all_counted();
     }
 
     /// Whether the engine alive holds nothing in flight or unrecorded.

@@ -115,3 +115,13 @@ pub fn shortest_delay(policy: &RetryPolicy, number: u32) -> Micros {
     // A microsecond for rounding.
     Micros((plain * (1.0 - policy.jitter_ratio)) as i64 - 1)
 }
+
+/// What has been cut off three times in a row waits a minute, four times two minutes, and
+/// so on, but never longer than an hour.
+pub fn shortest_distance(cut_off: u32) -> Micros {
+    match cut_off {
+        0..=2 => Micros::ZERO,
+        3..=8 => Micros::from_secs(60 * (1 << (cut_off - 3))),
+        _ => Micros::from_secs(3600),
+    }
+}

@@ -9,13 +9,16 @@ use std::{
     sync::Arc,
 };
 
-use super::{bugs::Bug, checks::Checks};
+use super::{
+    bugs::Bug,
+    checks::{self, Checks},
+};
 use crate::{
     domain::{Cause, Delivery, Endpoint, EndpointState, Micros, Outcome, Pos, State, Timestamp},
     machine::{
         judge::{self, Verdict},
         lane::Page,
-        samples,
+        lost, samples,
     },
 };
 
@@ -30,6 +33,8 @@ pub struct Store {
     pub open: Vec<BTreeMap<(Timestamp, Pos), Arc<Delivery>>>,
     /// Every change; the first has position 1.
     pub feed: Vec<Entry>,
+    /// Attempts without a result that began some time ago, and when.
+    pub starts: BTreeMap<Pos, (u32, Timestamp)>,
     /// Deliveries by idempotency key.
     keys: HashMap<u64, Pos>,
 }
@@ -65,6 +70,8 @@ pub enum Write {
         due_at: Option<Timestamp>,
         expires_at: Option<Timestamp>,
     },
+    /// An attempt has begun, and goes on.
+    Start { pos: Pos, number: u32, started_at: Timestamp },
     /// How an attempt went.
     Result { flight: Box<Flight>, verdict: Verdict, endpoint: Arc<Endpoint>, earliest: Timestamp },
     /// Its time is over.
@@ -75,6 +82,21 @@ pub enum Write {
     RetryNow(Pos),
     /// An endpoint was changed.
     Endpoint(Arc<Endpoint>),
+}
+
+impl Write {
+    /// Whose start it is, if it is one.
+    pub fn start_of(&self) -> Option<Pos> {
+        match self {
+            Self::Start { pos, .. } => Some(*pos),
+            Self::Publish { .. }
+            | Self::Result { .. }
+            | Self::Expire(_)
+            | Self::Cancel(_)
+            | Self::RetryNow(_)
+            | Self::Endpoint(_) => None,
+        }
+    }
 }
 
 impl Store {
@@ -93,6 +115,10 @@ impl Store {
                     self.keys.insert(*key, delivery.id.pos());
                     self.put(delivery, None, None, checks);
                 }
+            }
+            Write::Start { pos, number, started_at } => {
+                self.starts.insert(*pos, (*number, *started_at));
+                checks.known(*pos, *number);
             }
             Write::Result { flight, verdict, endpoint, earliest } => {
                 self.result(flight, verdict, endpoint, *earliest, bug, checks);
@@ -154,6 +180,9 @@ impl Store {
     ) {
         let pos = flight.before.id.pos();
         let row = Arc::clone(&self.rows[&pos]);
+        if bug != Some(Bug::ResultAndStart) {
+            self.starts.remove(&pos);
+        }
         let guarded = bug != Some(Bug::NoRevisionGuard);
         if guarded && row.attempts > flight.before.attempts {
             return;
@@ -173,6 +202,34 @@ impl Store {
             stored.state = EndpointState::AutoDisabled;
             stored.version += 1;
         }
+    }
+
+    /// Counts attempts that a life before left without a result.
+    pub fn count_lost(&mut self, now: Timestamp, wall: Timestamp, bug: Option<Bug>, checks: &mut Checks) {
+        let starts = std::mem::take(&mut self.starts);
+        if bug == Some(Bug::StartCountedTwice) {
+            self.starts.clone_from(&starts);
+        }
+        for (pos, (number, started_at)) in starts {
+            let row = Arc::clone(&self.rows[&pos]);
+            let forgets_results = matches!(bug, Some(Bug::StartCountedTwice | Bug::ResultAndStart));
+            let number = if forgets_results { row.attempts + 1 } else { number };
+            let in_a_row = if bug == Some(Bug::NoDistance) { 0 } else { self.lost_in_a_row(pos) };
+            let endpoint = Arc::clone(&self.endpoints[row.endpoint.0 as usize - 1]);
+            let Some(lost) = lost::lost(&row, &endpoint, (number, started_at), in_a_row, wall) else {
+                continue;
+            };
+            let earliest = checks::earliest(&endpoint, number, now, None);
+            checks.recorded(&lost.after, &lost.attempt, &endpoint, earliest);
+            self.put(lost.after, Some(Some(Cause::WorkerLost)), Some(&row), checks);
+        }
+    }
+
+    /// Attempts at the end of a delivery's history that were cut off.
+    fn lost_in_a_row(&self, pos: Pos) -> u32 {
+        let attempts = self.feed.iter().rev().filter(|entry| entry.delivery.id.pos() == pos);
+        let causes = attempts.filter_map(|entry| entry.attempt);
+        causes.take_while(|cause| *cause == Some(Cause::WorkerLost)).count() as u32
     }
 
     fn created(

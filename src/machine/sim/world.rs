@@ -12,7 +12,7 @@ use super::{
     scenario::{self, Faults, Scenario},
     store::{Store, Write},
 };
-use crate::domain::{Endpoint, Micros, Now, Steps, Timestamp};
+use crate::domain::{Endpoint, Micros, Now, Pos, Steps, Timestamp};
 
 /// After the faults have ended, everything is to be final within this time: the
 /// longest schedules, silences and backlogs at the lowest rate fit several times.
@@ -196,6 +196,7 @@ impl World {
                 self.trace(|| format!("page for {endpoint} is here"));
                 self.paged(endpoint, page, last);
             }
+            Happening::Begun { life, pos } if alive == Some(life) => self.begun(pos),
             Happening::Ended { life, flight } if alive == Some(life) => self.ended(flight),
             Happening::Commit { life } if alive == Some(life) => self.commit(),
             Happening::Step { by } => self.step(by),
@@ -206,6 +207,7 @@ impl World {
             | Happening::Tail { .. }
             | Happening::Wake { .. }
             | Happening::Paged { .. }
+            | Happening::Begun { .. }
             | Happening::Ended { .. }
             | Happening::Commit { .. } => {}
         }
@@ -229,9 +231,10 @@ impl World {
     }
 
     fn crash(&mut self) {
-        if self.engine.take().is_some() {
+        if let Some(engine) = self.engine.take() {
             self.trace(|| "CRASH".to_owned());
-            self.checks.crashed();
+            let pending: Vec<Pos> = self.pending.iter().filter_map(Write::start_of).collect();
+            self.checks.crashed(&engine.flying, &pending, self.now);
             self.pending.clear();
             (self.committing, self.tailing) = (false, false);
             let down = self.chance.millis(0, 5_000);

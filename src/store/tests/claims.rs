@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{House, NOW, PAGE, TENANT, event, finish, publish};
 use crate::{
     domain::{
-        ApiKey, ApiKeyId, Cause, DeadLetterPolicy, EndpointState, LetterReason, LetterState, Micros,
-        NewEvent, Operation, OperationId, OperationKind, OperationState, Order, Page, Pattern, Pos, State,
-        Uid,
+        ApiKey, ApiKeyId, Cause, DeadLetterPolicy, Delivery, EndpointState, LetterReason, LetterState,
+        Micros, NewEvent, Operation, OperationId, OperationKind, OperationState, Order, Page, Pattern, Pos,
+        Start, State, Timestamp, Uid,
     },
     store::{
         Cutoff, DeliveryFilter, Error, Finish, LetterFilter, Next, Publish, RECENT_MAX, Refused, Steered,
@@ -265,6 +265,7 @@ pub(super) async fn one_transaction_with_two_endings_of_a_delivery_records_one(h
             letters,
             gone: None,
             epoch: 0,
+            started: false,
         }
     };
     // Handed over together, so that they are one transaction; and waited for, so that
@@ -338,4 +339,55 @@ pub(super) async fn a_read_that_finds_no_free_connection_says_so(house: House) {
     tokio::time::resume();
     drop((file, server));
     house.store.delivery(TENANT, made[0].id).await.unwrap().expect("the delivery");
+}
+
+/// That the first attempt of a delivery has begun.
+fn started(delivery: &Delivery, at: Timestamp) -> Start {
+    Start { delivery: delivery.id, endpoint: delivery.endpoint, number: 1, started_at: at, epoch: 0 }
+}
+
+pub(super) async fn an_attempt_that_was_cut_off_counts_once(house: House) {
+    house.endpoint("one").await;
+    let made = house.publish(vec![event("user.created", "", "{}")]).await.remove(0);
+    let (began, now) = (NOW.plus(Micros::from_secs(1)), NOW.plus(Micros::from_secs(2)));
+    let epoch = house.own(made.endpoint).await;
+    house.store.begin_attempts(vec![Start { epoch, ..started(&made, began) }]).unwrap();
+    let house = house.reopened().await;
+    house.own(made.endpoint).await;
+    assert_eq!(house.store.count_lost(now).await.unwrap(), 1);
+    let after = house.delivery(made.id).await;
+    assert_eq!((after.state, after.attempts), (State::Retrying, 1));
+    let attempts = house.store.attempts(&after).await.unwrap();
+    let failure = attempts[0].failure.as_ref().unwrap();
+    assert_eq!((attempts[0].started_at, failure.cause), (began, Cause::WorkerLost));
+    assert_eq!(house.store.count_lost(now).await.unwrap(), 0, "once");
+    let feed = house.feed_of_the_tables().await;
+    assert_eq!(feed.last().unwrap().delivery, Arc::new(after));
+}
+
+pub(super) async fn an_attempt_with_a_result_is_not_cut_off(house: House) {
+    house.endpoint("one").await;
+    let made = house.publish(["1", "2"].map(|data| event("user.created", "", data)).into()).await;
+    let epoch = house.own(made[0].endpoint).await;
+    let starts = |it: &Delivery| vec![Start { epoch, ..started(it, NOW) }];
+    house.store.begin_attempts(starts(&made[0])).unwrap();
+    // A transaction of its own for the start of the first; of the second both are in one.
+    house.store.keys_used(Vec::new()).await.unwrap();
+    house.store.begin_attempts(starts(&made[1])).unwrap();
+    let results = made.iter().map(|it| Finish { epoch, started: true, ..finish(it, Ok(200), NOW) });
+    house.store.finish(results.collect()).unwrap();
+    let delivered = async {
+        for it in &made {
+            while house.delivery(it.id).await.state != State::Delivered {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    delivered.await;
+    let house = house.reopened().await;
+    house.own(made[0].endpoint).await;
+    assert_eq!(house.store.count_lost(NOW.plus(Micros::from_secs(1))).await.unwrap(), 0);
+    for it in &made {
+        assert_eq!(house.delivery(it.id).await.attempts, 1);
+    }
 }

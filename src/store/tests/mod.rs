@@ -16,9 +16,9 @@ use sqlx::Executor as _;
 use super::{Config, Created, Finish, Location, Publish, Store};
 use crate::{
     domain::{
-        Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, Failure, Fault, InstanceId, Micros,
-        NewEvent, Order, Outcome, Page, Pattern, Payload, Pos, RetryPolicy, Shard, TenantKey, Timestamp,
-        Timings,
+        Cause, DeadLetterPolicy, Delivery, DeliveryId, Endpoint, EndpointKey, Failure, Fault, InstanceId,
+        Micros, NewEvent, Order, Outcome, Page, Pattern, Payload, Pos, RetryPolicy, Shard, TenantKey,
+        Timestamp, Timings,
     },
     machine::judge,
 };
@@ -61,6 +61,8 @@ both! {
     claims: one_transaction_with_two_endings_of_a_delivery_records_one,
     claims: what_waited_long_and_has_just_ended_is_kept_and_what_is_past_its_end_is_ended,
     claims: changes_of_one_key_in_one_transaction_build_on_each_other,
+    claims: an_attempt_that_was_cut_off_counts_once,
+    claims: an_attempt_with_a_result_is_not_cut_off,
     claims: a_read_that_finds_no_free_connection_says_so,
     figures: the_default_tenant_is_as_old_as_its_store,
     figures: only_shares_of_endpoints_are_counted,
@@ -106,6 +108,16 @@ impl House {
     /// Another process on the same database.
     pub async fn fellow(&self) -> Arc<Store> {
         open(&self.location, 2).await
+    }
+
+    /// Becomes the owner of an endpoint's shard; under which epoch.
+    pub async fn own(&self, endpoint: EndpointKey) -> u64 {
+        let shard = Shard::of(endpoint);
+        let epoch = || self.store.shards().tenure(shard).epoch;
+        if self.store.is_shared() {
+            self.store.claim(vec![(shard, epoch())]).await.unwrap();
+        }
+        epoch()
     }
 
     pub async fn reopened(self) -> Self {
@@ -220,5 +232,6 @@ pub(super) fn finish(delivery: &Delivery, result: Result<u16, Cause>, at: Timest
         letters,
         gone,
         epoch: 0,
+        started: false,
     }
 }
