@@ -291,6 +291,7 @@ impl From<store::Error> for Error {
             store::Error::ReadersBusy { limit } => Self::ReadersBusy { limit },
             store::Error::Unavailable(_)
             | store::Error::Away(_)
+            | store::Error::Conflict(_)
             | store::Error::Full(_)
             | store::Error::Lost(_) => Self::Unavailable { phase: "store", source: Some(error) },
             store::Error::Corrupt(_) => Self::Internal(Box::new(error)),

@@ -1,6 +1,6 @@
 //! Who does the work.
 
-use super::{InstanceId, Shard, Timestamp};
+use super::{InstanceId, Micros, Shard, Timestamp};
 
 /// One run of a server process, as others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Instance {
     pub seen_at: Timestamp,
     /// It is about to stop.
     pub draining: bool,
+    /// How far its clock is ahead of the database's; zero where a process is alone.
+    pub skew: Micros,
     /// The shares of the work that are its own.
     pub shards: Vec<Shard>,
 }

@@ -2,22 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
+use metrics::{Gauge, gauge};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     peers::{Fleet, Mail},
     plan::{Plan, plan},
+    skew::Skew,
 };
 use crate::{
     clock::Clock,
     domain::{InstanceId, Micros, Shard, Timestamp},
     engine::{self, Lease},
-    store::{Ears, Error, Member, Membership, Store},
+    store::{Beat, Ears, Error, Member, Membership, Store},
 };
 
 /// Between signs of life.
@@ -36,8 +38,13 @@ const SILENCE_MS: i64 = 8_000;
 const PATIENCE: Duration = Duration::from_millis(700);
 /// Between notifications, so that a busy writer does not send one for each transaction.
 const NOTIFY_EVERY: Duration = Duration::from_millis(10);
+/// Signs of life after which a member says that it gets no share although nobody else is
+/// there: 3 s.
+const LOCKED_OUT_BEATS: u32 = 6;
 /// Before a session that was lost is opened again.
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
+
+static SKEW: LazyLock<Gauge> = LazyLock::new(|| gauge!("hookwire_clock_skew_seconds"));
 
 /// What a member works with.
 #[derive(Debug)]
@@ -63,7 +70,8 @@ pub async fn run(
     let ears = tokio::spawn(listen(Arc::clone(&config.store), fleet, listening.clone()));
     let (mut leaving, mut given) = (false, BTreeSet::new());
     loop {
-        let ended = match config.store.join().await {
+        let skew = config.clock.skew().unwrap_or_default();
+        let ended = match config.store.join(skew).await {
             Ok(membership) => Session::new(&config, membership, &mut given).run(&mut mail, &stop).await,
             Err(error) => Err(error),
         };
@@ -139,6 +147,10 @@ struct Session<'c> {
     given: &'c mut BTreeSet<Shard>,
     left: (mpsc::UnboundedSender<Shard>, mpsc::UnboundedReceiver<Shard>),
     draining: bool,
+    /// Signs of life in a row with no share, and no other member listed.
+    locked_out: u32,
+    /// What the log was told of how far the clock is off.
+    skew: Skew,
 }
 
 impl<'c> Session<'c> {
@@ -152,6 +164,8 @@ impl<'c> Session<'c> {
             given,
             left: mpsc::unbounded_channel(),
             draining: false,
+            locked_out: 0,
+            skew: Skew::default(),
         }
     }
 
@@ -173,26 +187,13 @@ impl<'c> Session<'c> {
                 Some(shard) = self.left.1.recv() => Event::Left(shard),
                 () = stop.cancelled(), if !self.draining => Event::Stop,
             };
-            match event {
-                Event::Beat => self.beat().await?,
-                Event::Committed => {
-                    let me = self.config.store.shards().me();
-                    self.membership.tell(None, &Mail::committed(me)).await?;
-                    // What is committed meanwhile is told of together.
-                    tokio::time::sleep(NOTIFY_EVERY).await;
+            match self.answer(event).await {
+                Ok(()) => {}
+                // The session is well, and the next sign of life tries again.
+                Err(error @ Error::Conflict(_)) => {
+                    tracing::warn!(%error, "a statement of the fleet is repeated");
                 }
-                Event::Letter(letter) => self.membership.tell(Some(letter.to), &letter.text).await?,
-                Event::Left(shard) => {
-                    let mut shards = vec![shard];
-                    while let Ok(shard) = self.left.1.try_recv() {
-                        shards.push(shard);
-                    }
-                    self.hand_over(shards).await?;
-                }
-                Event::Stop => {
-                    self.draining = true;
-                    self.beat().await?;
-                }
+                Err(error) => return Err(error),
             }
             if self.draining && self.held.is_empty() {
                 return self.membership.leave().await;
@@ -200,11 +201,45 @@ impl<'c> Session<'c> {
         }
     }
 
+    async fn answer(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Beat => self.beat().await,
+            Event::Committed => {
+                let me = self.config.store.shards().me();
+                self.membership.tell(None, &Mail::committed(me)).await?;
+                // What is committed meanwhile is told of together.
+                tokio::time::sleep(NOTIFY_EVERY).await;
+                Ok(())
+            }
+            Event::Letter(letter) => self.membership.tell(Some(letter.to), &letter.text).await,
+            Event::Left(shard) => {
+                let mut shards = vec![shard];
+                while let Ok(shard) = self.left.1.try_recv() {
+                    shards.push(shard);
+                }
+                let done = self.hand_over(shards.clone()).await;
+                if matches!(done, Err(Error::Conflict(_))) {
+                    for shard in shards {
+                        let _ = self.left.0.send(shard);
+                    }
+                }
+                done
+            }
+            Event::Stop => {
+                self.draining = true;
+                self.beat().await
+            }
+        }
+    }
+
     /// A sign of life, and what follows from who else gives one.
     async fn beat(&mut self) -> Result<(), Error> {
         let config = self.config;
-        let before = config.clock.now();
-        let members = self.membership.beat(self.draining).await?;
+        let (before, asked) = (config.clock.now(), config.clock.ask());
+        let skew = config.clock.skew().unwrap_or_default();
+        let Beat { members, time } = self.membership.beat(self.draining, skew).await?;
+        config.clock.follow(asked, time);
+        self.show_skew();
         let now = config.clock.now();
         config.lease.renew(before.plus(LEASE), now);
         match timeout(PATIENCE, config.store.refresh()).await {
@@ -228,9 +263,45 @@ impl<'c> Session<'c> {
             self.held.keys().filter(|it| !self.leaving.contains(it)).copied().collect();
         let Plan { take, give } = plan(me, &members, &held);
         self.take(take).await?;
+        self.notice_locked_out(members == [me]);
         self.give(give);
         self.claim().await;
         Ok(())
+    }
+
+    /// Says so if this member is the only one listed and somebody else has every lock.
+    fn notice_locked_out(&mut self, alone: bool) {
+        self.locked_out = if alone && self.held.is_empty() { self.locked_out + 1 } else { 0 };
+        if self.locked_out == LOCKED_OUT_BEATS {
+            tracing::error!(
+                "this server gets no share of the work and sends nothing, although no other server is listed: some \
+                 session of the database holds the advisory locks of this store; find it in pg_locks (locktype \
+                 'advisory') and end it"
+            );
+        }
+    }
+
+    /// Shows how far this machine's clock is from the database's.
+    fn show_skew(&mut self) {
+        let skew = self.config.clock.skew().unwrap_or_default();
+        SKEW.set(skew.as_secs_f64());
+        let (before, now) = (std::mem::replace(&mut self.skew, Skew::of(skew)), Skew::of(skew));
+        let seconds = skew.as_secs_f64();
+        match now {
+            _ if now == before => {}
+            Skew::Small => tracing::info!(seconds, "this machine's clock agrees with the database's again"),
+            Skew::Large => {
+                tracing::warn!(
+                    seconds,
+                    "this machine's clock is ahead of the database's, or behind if negative: set it"
+                );
+            }
+            Skew::TooLarge => tracing::error!(
+                seconds,
+                "this machine's clock is too far ahead of the database's, or behind if negative: the server is \
+                 not ready until it is set"
+            ),
+        }
     }
 
     /// Shares that were claimed and are somebody else's by the journal: a claim that came

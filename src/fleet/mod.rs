@@ -15,8 +15,13 @@
 mod member;
 mod peers;
 mod plan;
+mod skew;
 
 pub use self::{
     member::{Config, run},
     peers::Fleet,
+    skew::{SKEW_MAX, Skew},
 };
+
+#[cfg(test)]
+mod tests;

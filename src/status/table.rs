@@ -5,7 +5,7 @@ use crate::{
     grpc::pb,
 };
 
-const TITLES: [&str; 6] = ["NAME", "VERSION", "UP", "SEEN", "SHARDS", "ROLE"];
+const TITLES: [&str; 7] = ["NAME", "VERSION", "UP", "SEEN", "CLOCK", "SHARDS", "ROLE"];
 
 /// A line for each instance, and one for what nobody owns.
 pub(super) fn table(instances: &[pb::Instance]) -> String {
@@ -19,12 +19,13 @@ pub(super) fn table(instances: &[pb::Instance]) -> String {
             it.version.clone(),
             span(now, time(it.start_time)),
             format!("{} ago", span(now, time(it.heartbeat_time))),
+            skew(it),
             it.shards.len().to_string(),
             role(it),
         ]
     }));
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths = std::array::from_fn::<_, 6, _>(width);
+    let widths = std::array::from_fn::<_, 7, _>(width);
     let mut out = String::new();
     for line in &lines {
         let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
@@ -40,6 +41,14 @@ pub(super) fn table(instances: &[pb::Instance]) -> String {
         out.push_str("nobody's now: the steward's work\n");
     }
     out
+}
+
+/// How far its clock is ahead of the database's.
+fn skew(it: &pb::Instance) -> String {
+    let skew = it.clock_skew.unwrap_or_default();
+    let seconds = skew.seconds as f64 + f64::from(skew.nanos) / 1e9;
+    // Not `-0.0s`.
+    format!("{:+.1}s", (seconds * 10.0).round() / 10.0 + 0.0)
 }
 
 fn role(it: &pb::Instance) -> String {
@@ -84,14 +93,18 @@ mod tests {
     fn a_fleet_is_a_line_for_each() {
         let fleet = [
             pb::Instance { steward: true, answers_here: true, ..instance("alpha:8000", 0, 100_000, 0..40) },
-            pb::Instance { draining: true, ..instance("β", 99_000, 99_991, 0..0) },
+            pb::Instance {
+                draining: true,
+                clock_skew: Some(prost_types::Duration { seconds: -61, nanos: -240_000_000 }),
+                ..instance("β", 99_000, 99_991, 0..0)
+            },
             instance("c", 100_001, 99_999, 40..64),
         ];
         let expected = "\
-NAME        VERSION  UP       SEEN    SHARDS  ROLE
-alpha:8000  1.2.3    1d 3h    0s ago  40      steward, answers
-β           1.2.3    16m 40s  9s ago  0       draining
-c           1.2.3    0s       1s ago  24
+NAME        VERSION  UP       SEEN    CLOCK   SHARDS  ROLE
+alpha:8000  1.2.3    1d 3h    0s ago  +0.0s   40      steward, answers
+β           1.2.3    16m 40s  9s ago  -61.2s  0       draining
+c           1.2.3    0s       1s ago  +0.0s   24
 ";
         assert_eq!(table(&fleet), expected);
     }

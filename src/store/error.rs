@@ -13,6 +13,10 @@ pub enum Error {
     /// again. Of a write it is not known whether it was committed.
     #[error("the database does not answer")]
     Away(#[source] Option<Source>),
+    /// The database server broke off a transaction because of another one. Worth trying
+    /// again at once.
+    #[error("the database broke off a transaction because of another one")]
+    Conflict(#[source] Source),
     /// The disk is full. Worth trying again once there is room.
     #[error("the store's disk is full")]
     Full(#[source] Option<Source>),
@@ -54,6 +58,7 @@ impl Error {
             Self::Full(_) => Self::Full(None),
             Self::Unavailable(_)
             | Self::Away(_)
+            | Self::Conflict(_)
             | Self::Lost(_)
             | Self::QueueFull { .. }
             | Self::ReadersBusy { .. }
@@ -78,6 +83,8 @@ impl Error {
     fn of_server(code: &str, source: Source) -> Self {
         match (code, &code[..code.len().min(2)]) {
             ("53100", _) => Self::Full(Some(source)),
+            // Serialization failures and deadlocks.
+            ("40001" | "40P01", _) => Self::Conflict(source),
             // Connections, resources, operators, locks and limits of time.
             (_, "08" | "53" | "57" | "55" | "25" | "40") => Self::Away(Some(source)),
             _ => Self::Unavailable(Some(source)),

@@ -10,7 +10,7 @@ use crate::domain::{Instance, InstanceId, Micros, Timestamp};
 const MEMBER_FOR: Micros = Micros::from_secs(15);
 
 /// Heartbeats are told by the server's clock, so it also says what is long ago.
-const MEMBERS: &str = "SELECT id, name, version, started_at, seen_at, draining FROM instances \
+const MEMBERS: &str = "SELECT id, name, version, started_at, seen_at, draining, skew_us FROM instances \
      WHERE seen_at > floor(extract(epoch FROM clock_timestamp()) * 1000000)::int8 - $1";
 
 impl Store {
@@ -41,6 +41,7 @@ impl Store {
             started_at: self.config.started_at,
             seen_at: now,
             draining: false,
+            skew: Micros::ZERO,
             shards: Vec::new(),
         }
     }
@@ -54,6 +55,7 @@ fn decode(row: &dyn Columns) -> Result<Instance, Error> {
         started_at: row.time(3)?,
         seen_at: row.time(4)?,
         draining: row.number(5)? != 0,
+        skew: Micros(row.number(6)?),
         shards: Vec::new(),
     })
 }

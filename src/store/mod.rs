@@ -76,7 +76,7 @@ pub use self::{
     journal::{Entry, Mention, Note, Source},
     letters::{Discarded, LetterFilter},
     lists::{DeliveryFilter, EventFilter, SizedEvent},
-    membership::{Ears, Member, Membership},
+    membership::{Beat, Ears, Member, Membership},
     open::OpenError,
     operations::Task,
     publish::{IDEMPOTENCY_WINDOW, Publish, Published, Refused, content_hash},

@@ -4,7 +4,7 @@ use std::{fs::File, path::PathBuf};
 
 use sqlx::{
     SqlStr,
-    migrate::{Migration, MigrationType, Migrator},
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
 use super::{
@@ -77,6 +77,12 @@ pub enum OpenError {
     /// The server cannot be used.
     #[error(transparent)]
     Postgres(#[from] PostgresError),
+    /// Servers of an earlier version run on the database.
+    #[error(
+        "servers of an earlier version of hookwire run on this database, and this one takes other locks than they do: \
+         stop all of them, then start this one"
+    )]
+    OtherLocks,
     /// Anything else.
     #[error("cannot open the database")]
     Database(#[from] Error),
@@ -85,7 +91,35 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
     /// The schema cannot be brought up to date.
     #[error("cannot bring the database up to date: it may be of a later version of hookwire")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
+}
+
+impl OpenError {
+    /// Whether the database server is away for the moment, or takes no connections yet.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.is_away(),
+            Self::Database(error) => matches!(error, Error::Away(_) | Error::Conflict(_)),
+            Self::Directory { .. }
+            | Self::Locked { .. }
+            | Self::LockedByOtherName { .. }
+            | Self::Version { .. }
+            | Self::Damaged { .. }
+            | Self::OtherKey { .. }
+            | Self::KeyProof
+            | Self::OtherLocks
+            | Self::Thread(_)
+            | Self::Migrate(_) => false,
+        }
+    }
+}
+
+/// Why the tables of a server could not be brought up to date: what it answered, if it did.
+fn not_migrated(error: MigrateError) -> OpenError {
+    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
+        return OpenError::Postgres(error.into());
+    }
+    OpenError::Migrate(error)
 }
 
 /// The store, opened: one connection that writes, some that read.
@@ -114,7 +148,10 @@ pub(super) async fn open(config: &Config) -> Result<Opened, OpenError> {
             }
             let mut conn = server.connect("migration").await?;
             server.check(&mut conn).await?;
-            migrator(Dialect::Postgres).run_direct(None, &mut conn, false).await?;
+            if server.has_other_locks(&mut conn).await? {
+                return Err(OpenError::OtherLocks);
+            }
+            migrator(Dialect::Postgres).run_direct(None, &mut conn, false).await.map_err(not_migrated)?;
             let (server, readers) = ((**server).clone(), server.readers());
             // It has a runtime of its own, which must not be made on this one.
             let link = tokio::task::spawn_blocking(move || Link::open(server));
@@ -169,6 +206,7 @@ pub(super) fn migrator(dialect: Dialect) -> Migrator {
             (1, "foundation", include_str!("migrations/postgres/0001_foundation.sql")),
             (2, "endpoint versions", include_str!("migrations/postgres/0002_endpoint_versions.sql")),
             (3, "starts", include_str!("migrations/postgres/0003_starts.sql")),
+            (4, "skew", include_str!("migrations/postgres/0004_skew.sql")),
         ],
     };
     let migrations = migrations.iter().map(|(version, name, sql)| {

@@ -230,7 +230,7 @@ impl Writer {
             match self.commit(&mut inbox, &mut batch) {
                 Ok(()) => (backoff, refusals) = (patience(), 0),
                 Err(error @ Error::Lost(_)) => return Err(error),
-                Err(Error::Full(_) | Error::Away(_)) => {}
+                Err(Error::Full(_) | Error::Away(_) | Error::Conflict(_)) => {}
                 Err(error) => {
                     refusals += 1;
                     if refusals >= REFUSALS_MAX {

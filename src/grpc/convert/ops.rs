@@ -1,6 +1,6 @@
 //! The servers themselves, out.
 
-use super::out_time;
+use super::{out_span, out_time};
 use crate::{
     app::InstanceView,
     domain::{Instance, Shard},
@@ -10,7 +10,7 @@ use crate::{
 /// An instance as read.
 pub fn out(view: InstanceView) -> pb::Instance {
     let InstanceView { instance, answers } = view;
-    let Instance { id, name, version, started_at, seen_at, draining, shards } = instance;
+    let Instance { id, name, version, started_at, seen_at, draining, skew, shards } = instance;
     pb::Instance {
         name,
         id: id.0.to_string(),
@@ -21,13 +21,14 @@ pub fn out(view: InstanceView) -> pb::Instance {
         shards: shards.iter().filter(|it| **it != Shard::STEWARD).map(|it| i32::from(it.0)).collect(),
         draining,
         answers_here: answers,
+        clock_skew: Some(out_span(skew)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{InstanceId, Timestamp};
+    use crate::domain::{InstanceId, Micros, Timestamp};
 
     #[test]
     fn the_stewards_share_is_no_shard_of_endpoints() {
@@ -39,6 +40,7 @@ mod tests {
                 started_at: Timestamp(1_000_000),
                 seen_at: Timestamp(2_000_000),
                 draining: false,
+                skew: Micros(-1_500_000),
                 shards,
             };
             out(InstanceView { instance, answers: true })
@@ -48,5 +50,6 @@ mod tests {
         assert_eq!(all.id, "9223372036854775807");
         let some = told(vec![Shard(0), Shard(7)]);
         assert_eq!((some.shards, some.steward), (vec![0, 7], false));
+        assert_eq!(some.clock_skew, Some(prost_types::Duration { seconds: -1, nanos: -500_000_000 }));
     }
 }

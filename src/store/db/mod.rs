@@ -10,18 +10,22 @@
 //! PostgreSQL it is one statement over arrays, one round trip. [`Readers`] read, many at
 //! once.
 
+mod address;
 mod columns;
 mod conn;
+mod identity;
 mod postgres;
 mod query;
 mod readers;
 mod row;
 mod sqlite;
+mod state;
 mod value;
 
 pub use self::postgres::{PostgresError, Server};
 pub(super) use self::{
     conn::Conn,
+    identity::Identity,
     postgres::{Link, first_of},
     query::{Dialect, Query, Sql},
     readers::{Readers, Row},

@@ -10,6 +10,7 @@
 //! by what the next transaction finds.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     str::FromStr as _,
     time::Duration,
@@ -23,9 +24,12 @@ use sqlx::{
 use tokio::{runtime::Runtime, time::timeout};
 
 use super::{
+    address,
     columns::{self, Column, storable},
     conn::Begun,
+    identity::Identity,
     row::Columns as _,
+    state::advice,
     value::Value,
 };
 use crate::{
@@ -36,8 +40,6 @@ use crate::{
 /// The oldest server: `NULLS NOT DISTINCT` and `MERGE` came with it, and older ones are
 /// not tested.
 const VERSION_MIN: i32 = 15_00_00;
-/// The lock of the transactions that write.
-const WRITING: i64 = 0x686f_6f6b_0001;
 /// How long a statement of a transaction may take, as the server is told and as waited
 /// for: a disk may need seconds for one sync while much is written out. What the server
 /// has not refused by then it will not answer.
@@ -64,6 +66,28 @@ pub enum PostgresError {
     /// No connection.
     #[error("cannot connect to PostgreSQL: check --store, and that the server runs")]
     Connect(#[source] sqlx::Error),
+    /// The server answered with an error that one can do something about.
+    #[error("{0}")]
+    State(&'static str, #[source] sqlx::Error),
+    /// More than one host.
+    #[error(
+        "--store names more than one host, and hookwire connects to one: give an address that always leads to the \
+         primary, such as a virtual address, a DNS name that follows it, or a TCP proxy (HAProxy, pgBouncer in \
+         session mode)"
+    )]
+    Hosts,
+    /// A kind of server that does not serve.
+    #[error(
+        "--store asks for target_session_attrs={0}, and hookwire needs a server that takes writes: leave it out, or \
+         write read-write or primary"
+    )]
+    Attributes(String),
+    /// Sessions that only read by default.
+    #[error(
+        "sessions of the role or of the database only read (default_transaction_read_only = on): set it to off with \
+         ALTER ROLE or ALTER DATABASE, or give another role by --store"
+    )]
+    ReadOnly,
     /// It took too long.
     #[error("PostgreSQL does not answer: check --store, and that the server runs")]
     Silent,
@@ -95,12 +119,19 @@ pub struct Server {
 impl Server {
     /// Reads a URL. Beyond this machine the connection is encrypted.
     pub fn new(url: &str, allow_lossy: bool) -> Result<Self, PostgresError> {
+        if address::has_many_hosts(url) {
+            return Err(PostgresError::Hosts);
+        }
+        if let Some(wanted) = address::unfit_attributes(url) {
+            return Err(PostgresError::Attributes(wanted));
+        }
         let mut options = PgConnectOptions::from_str(url).map_err(PostgresError::Url)?;
+        if let Some(inner) = address::bracketed(options.get_host()) {
+            let inner = inner.to_owned();
+            options = options.host(&inner);
+        }
         let host = options.get_host().to_owned();
-        let here = options.get_socket().is_some()
-            || host.starts_with('/')
-            || host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let here = options.get_socket().is_some() || address::is_here(&host);
         if !here {
             match options.get_ssl_mode() {
                 PgSslMode::Disable => return Err(PostgresError::Plaintext(host)),
@@ -123,6 +154,12 @@ impl Server {
         }
     }
 
+    /// The host, without brackets.
+    #[cfg(test)]
+    pub fn host(&self) -> &str {
+        self.options.get_host()
+    }
+
     /// Options of a connection with a name, for those who look at the server.
     fn named(&self, role: &str) -> PgConnectOptions {
         let millis = STATEMENT_MS.to_string();
@@ -132,6 +169,11 @@ impl Server {
             .options([
                 ("statement_timeout", millis.as_str()),
                 ("lock_timeout", "5000"),
+                // Whatever a role or a database sets for its sessions.
+                ("default_transaction_isolation", "read committed"),
+                ("default_transaction_deferrable", "off"),
+                ("idle_session_timeout", "0"),
+                ("TimeZone", "UTC"),
                 // A process that was frozen in the middle keeps nobody waiting for longer.
                 ("idle_in_transaction_session_timeout", "4000"),
                 ("client_connection_check_interval", "1000"),
@@ -157,7 +199,7 @@ impl Server {
     pub async fn connect(&self, role: &str) -> Result<PgConnection, PostgresError> {
         let options = self.named(role);
         match timeout(CONNECT, options.connect()).await {
-            Ok(connected) => connected.map_err(PostgresError::Connect),
+            Ok(connected) => connected.map_err(PostgresError::from),
             Err(_) => Err(PostgresError::Silent),
         }
     }
@@ -171,10 +213,23 @@ impl Server {
     /// Whether processes share the database at this moment.
     pub async fn is_in_use(&self) -> Result<bool, PostgresError> {
         let mut conn = self.connect("question").await?;
-        let sql = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() \
-             AND application_name LIKE 'hookwire member %')";
-        let row = conn.fetch_one(sql).await.map_err(PostgresError::Connect)?;
-        Ok(row.get(0))
+        if !is_there(&mut conn, "instances").await? {
+            return Ok(false);
+        }
+        let sql = "SELECT EXISTS (SELECT 1 FROM instances i JOIN pg_stat_activity a ON a.pid = i.backend \
+             WHERE a.application_name IN ('hookwire fleet ' || i.id, 'hookwire member ' || i.id))";
+        Ok(conn.fetch_one(sql).await?.get(0))
+    }
+
+    /// Whether servers of a version that took other locks use the database: what they do would
+    /// not be kept apart from what this one does.
+    pub async fn has_other_locks(&self, conn: &mut PgConnection) -> Result<bool, PostgresError> {
+        if !is_there(conn, "instances").await? {
+            return Ok(false);
+        }
+        let sql = "SELECT EXISTS (SELECT 1 FROM instances i JOIN pg_stat_activity a ON a.pid = i.backend \
+             WHERE a.application_name = 'hookwire member ' || i.id)";
+        Ok(conn.fetch_one(sql).await?.get(0))
     }
 
     /// One of the constants that tell which master keys are needed; `None` if there is none.
@@ -192,15 +247,18 @@ impl Server {
     /// Checks that what is acknowledged will be kept, and that the server takes writes.
     pub async fn check(&self, conn: &mut PgConnection) -> Result<(), PostgresError> {
         let sql = "SELECT current_setting('server_version_num')::int, current_setting('server_version'), \
-             pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on', \
-             current_setting('fsync') = 'off', current_setting('synchronous_commit') = 'off', \
-             current_setting('server_encoding')";
-        let row = conn.fetch_one(sql).await.map_err(PostgresError::Connect)?;
+             pg_is_in_recovery(), current_setting('fsync') = 'off', \
+             current_setting('synchronous_commit') = 'off', current_setting('server_encoding'), \
+             current_setting('default_transaction_read_only') = 'on'";
+        let row = conn.fetch_one(sql).await?;
         if row.get::<i32, _>(0) < VERSION_MIN {
             return Err(PostgresError::Version(row.get(1)));
         }
         if row.get(2) {
             return Err(PostgresError::Standby);
+        }
+        if row.get(6) {
+            return Err(PostgresError::ReadOnly);
         }
         let encoding: String = row.get(5);
         if encoding != "UTF8" {
@@ -215,11 +273,54 @@ impl Server {
     }
 }
 
+/// Whether there is a table of this name.
+async fn is_there(conn: &mut PgConnection, table: &str) -> Result<bool, PostgresError> {
+    let row = conn.fetch_one(sqlx::query("SELECT to_regclass($1) IS NOT NULL").bind(table)).await?;
+    Ok(row.get(0))
+}
+
+impl PostgresError {
+    /// Whether the server is away for the moment, or takes no connections yet.
+    pub fn is_away(&self) -> bool {
+        let away =
+            |code: &str| code.starts_with("08") || matches!(code, "57P01" | "57P02" | "57P03" | "53300");
+        match self {
+            Self::Silent | Self::Connect(sqlx::Error::Io(_)) => true,
+            Self::State(_, error) | Self::Connect(error) => code(error).is_some_and(|code| away(&code)),
+            Self::Url(_)
+            | Self::Plaintext(_)
+            | Self::Hosts
+            | Self::Attributes(_)
+            | Self::ReadOnly
+            | Self::Version(_)
+            | Self::Standby
+            | Self::Encoding(_)
+            | Self::Lossy(_) => false,
+        }
+    }
+}
+
+/// The SQL state of an error that the server answered with.
+fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error()?.code()
+}
+
+impl From<sqlx::Error> for PostgresError {
+    fn from(error: sqlx::Error) -> Self {
+        match code(&error).and_then(|code| advice(&code)) {
+            Some(advice) => Self::State(advice, error),
+            None => Self::Connect(error),
+        }
+    }
+}
+
 /// The connection that writes. Made anew by the next transaction after it was lost.
 pub struct Link {
     server: Server,
     runtime: Runtime,
     conn: RefCell<Option<PgConnection>>,
+    /// The lock of the transactions that write.
+    lock: Cell<i64>,
     /// How long a statement is waited for.
     patience: Cell<Duration>,
     /// The day that partitions were last looked after.
@@ -237,6 +338,7 @@ impl Link {
             server,
             runtime,
             conn: RefCell::default(),
+            lock: Cell::default(),
             patience: Cell::new(PATIENCE),
             day: Cell::default(),
         };
@@ -252,11 +354,17 @@ impl Link {
     fn connect(&self) -> Result<(), PostgresError> {
         let conn = self.runtime.block_on(async {
             let mut conn = self.server.connect("writer").await?;
-            match timeout(CONNECT, self.server.check(&mut conn)).await {
-                Ok(checked) => checked.map(|()| conn),
+            let check = async {
+                self.server.check(&mut conn).await?;
+                Ok(Identity::read(&mut conn).await?)
+            };
+            match timeout(CONNECT, check).await {
+                Ok(checked) => checked.map(|identity| (conn, identity)),
                 Err(_) => Err(PostgresError::Silent),
             }
         })?;
+        let (conn, identity) = conn;
+        self.lock.set(identity.writing_lock());
         *self.conn.borrow_mut() = Some(conn);
         Ok(())
     }
@@ -283,7 +391,8 @@ impl Link {
         self.connect_again(known)?;
         let sql = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT floor(extract(epoch FROM clock_timestamp()) / 86400)::int8 \
-             FROM pg_advisory_xact_lock({WRITING}); {}",
+             FROM pg_advisory_xact_lock({}); {}",
+            self.lock.get(),
             news_after(known)
         );
         let mut rows = self.raw(sql)?.into_iter();

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{House, NOW};
 use crate::{
-    domain::{Instance, InstanceId, Shard, Timestamp},
+    domain::{Instance, InstanceId, Micros, Shard, Timestamp},
     store::Location,
 };
 
@@ -18,7 +18,7 @@ pub(super) async fn instances_are_those_seen_lately_each_with_what_it_owns(house
     let mut conn = server.connect("test").await.unwrap();
     let clock = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8";
     let row = |id: i64, name: &str, second: i64, draining: i64| {
-        format!("({id}, '{name}', '0.1.0', 9, 5, {clock} - {second} * 1000000, {draining})")
+        format!("({id}, '{name}', '0.1.0', 9, 5, {clock} - {second} * 1000000, {draining}, {id})")
     };
     let rows = [row(1, "one", 0, 0), row(2, "another", 5, 1), row(3, "gone", 16, 0)].join(", ");
     conn.execute(AssertSqlSafe(format!("INSERT INTO instances VALUES {rows}"))).await.unwrap();
@@ -38,6 +38,7 @@ pub(super) async fn instances_are_those_seen_lately_each_with_what_it_owns(house
         ];
         assert_eq!(told, expected);
         let one = &all[1];
+        assert_eq!(one.skew, Micros(1));
         assert_eq!((one.id, &*one.version, one.started_at), (InstanceId(1), "0.1.0", Timestamp(5)));
         assert!(one.seen_at > all[0].seen_at);
     }

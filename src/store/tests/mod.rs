@@ -7,6 +7,7 @@ mod figures;
 mod instances;
 mod plans;
 mod sealed;
+mod server;
 mod shared;
 
 use std::{collections::BTreeMap, sync::Arc};

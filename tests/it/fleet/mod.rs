@@ -18,6 +18,7 @@ mod own_writes;
 mod ready;
 mod recorded;
 mod rolling;
+mod schemas;
 mod snapshot;
 mod takeover;
 mod watch;
