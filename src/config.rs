@@ -71,7 +71,7 @@ pub struct Dev {
     pub host: IpAddr,
     /// How long the server is not ready, and still answers, between the signal to stop and
     /// the stop.
-    #[arg(long, env = "HOOKWIRE_DRAIN_DELAY", value_name = "DURATION", default_value = "0s", value_parser = drain_delay)]
+    #[arg(long, env = "HOOKWIRE_DRAIN_DELAY", value_name = "DURATION", default_value = "0s", value_parser = up_to_an_hour)]
     pub drain_delay: Micros,
     /// What it shares with a server for production.
     #[command(flatten)]
@@ -97,7 +97,7 @@ pub struct Serve {
     pub allow_http_targets: bool,
     /// How long the server is not ready, and still answers, between the signal to stop and
     /// the stop: time for load balancers to turn to other servers. Such as 5s or 1m.
-    #[arg(long, env = "HOOKWIRE_DRAIN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = drain_delay)]
+    #[arg(long, env = "HOOKWIRE_DRAIN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = up_to_an_hour)]
     pub drain_delay: Micros,
     /// What it shares with a development server.
     #[command(flatten)]
@@ -120,6 +120,10 @@ pub struct Server {
     /// Where events are kept.
     #[command(flatten)]
     pub store: Store,
+    /// How long a start waits for a PostgreSQL that is away before it gives up; 0s: not at
+    /// all. The server lives and is not ready meanwhile. At most 1h.
+    #[arg(long, env = "HOOKWIRE_STORE_GRACE", value_name = "DURATION", default_value = "1m", value_parser = up_to_an_hour)]
+    pub store_grace: Micros,
     /// What secrets are sealed under.
     #[command(flatten)]
     pub keys: MasterKeys,
@@ -156,12 +160,12 @@ pub struct Server {
     pub crash_after_commit: Option<u64>,
 }
 
-/// The longest `--drain-delay`.
-const DRAIN_DELAY_MAX: Micros = Micros::from_secs(3600);
+/// The longest of such durations.
+const HOUR: Micros = Micros::from_secs(3600);
 
-fn drain_delay(text: &str) -> Result<Micros, String> {
+fn up_to_an_hour(text: &str) -> Result<Micros, String> {
     let span: Micros = text.parse().map_err(|error: NotASpan| error.to_string())?;
-    if span < Micros::ZERO || span > DRAIN_DELAY_MAX {
+    if span < Micros::ZERO || span > HOUR {
         return Err("must be 0s to 1h".to_owned());
     }
     Ok(span)

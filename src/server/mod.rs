@@ -8,6 +8,7 @@ mod pages;
 mod readiness;
 mod rekey;
 mod stores;
+mod waiting;
 mod welcome;
 
 use std::{
@@ -22,7 +23,7 @@ use rustls::pki_types::pem;
 use tokio::{net::TcpListener, runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::readiness::{DRAIN, LEASE, Readiness, STORE};
+use self::readiness::{CLOCK, DRAIN, LEASE, Readiness, STORE};
 pub use self::{
     keys::KeyError,
     rekey::{keygen, rekey},
@@ -36,8 +37,7 @@ use crate::{
     engine,
     entropy::Entropy,
     fleet::{self, Fleet},
-    front, grpc, receiver,
-    store::{self, Store},
+    front, grpc, receiver, store,
 };
 
 /// The cool-down of circuit breakers on a development server, so that an app on a laptop that
@@ -239,8 +239,21 @@ pub async fn run(
         crash_after_publishes: config.crash_after_commit,
         ..stores::config(&config.data_dir, &config.store, Some(local), vault, &clock, &entropy)?
     };
-    let opening = delivery.spawn(Store::open(store_config));
-    let (store, mut writer) = opening.await.map_err(Error::Start)??;
+    let readiness = Readiness::new(&[STORE, LEASE, CLOCK]);
+    let (listener, twin) = twins(listener).map_err(failed)?;
+    let door_config = door::config(config, tls.clone());
+    let room = || {
+        let (config, clock, entropy) = (door_config.clone(), clock.clone(), entropy.clone());
+        let (readiness, loopback_only) = (readiness.clone(), profile.is_dev());
+        Ok(waiting::Room { listener: twin, config, clock, entropy, readiness, loopback_only })
+    };
+    let opened = waiting::open(store_config, config.store_grace.to_std(), delivery, room, &signals).await?;
+    let Some((store, mut writer)) = opened else { return Ok(()) };
+    // The servers of a fleet go by one clock.
+    let asked = clock.ask();
+    if let Some(time) = store.server_time().await.map_err(store::OpenError::from)? {
+        clock.follow(asked, time);
+    }
 
     let policy = outbound.policy(&profile, local);
     let client = Client::new(outbound.client, clock.clone(), entropy.clone())?;
@@ -289,7 +302,6 @@ pub async fn run(
     tasks.spawn(keep_up(metrics.clone(), drain.clone()));
 
     let (services, health) = grpc::services(Arc::clone(&app)).await?;
-    let readiness = Readiness::new(&[STORE, LEASE]);
     readiness.set(DRAIN, None);
     tasks.spawn(readiness.clone().watch(Arc::clone(&store), lease, clock.clone(), drain.clone()));
     tasks.spawn(readiness.clone().publish(health, drain.clone()));
@@ -303,7 +315,6 @@ pub async fn run(
         tasks.spawn(Arc::clone(tls).keep_current(signals.reload, drain.clone()));
     }
     let door_stop = CancellationToken::new();
-    let door_config = door::config(config, tls);
     let mut door = tokio::spawn(front::serve(listener, door, door_config, entropy, door_stop.clone()));
 
     let announcing = async {
@@ -359,6 +370,13 @@ pub async fn run(
     store.close().await.map_err(Error::Close)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The same socket twice: for the time before the store is open, and after.
+fn twins(listener: TcpListener) -> std::io::Result<(TcpListener, TcpListener)> {
+    let listener = listener.into_std()?;
+    let twin = listener.try_clone()?;
+    Ok((TcpListener::from_std(listener)?, TcpListener::from_std(twin)?))
 }
 
 /// What goes on without being asked.

@@ -25,22 +25,26 @@ pub(super) fn routes(
     metrics: PrometheusHandle,
     readiness: Readiness,
 ) -> Router {
+    let metrics = Router::new().route("/metrics", get(scrape)).with_state(Facts { app, store, metrics });
+    probes(readiness).merge(metrics)
+}
+
+/// Liveness and readiness.
+pub(super) fn probes(readiness: Readiness) -> Router {
     Router::new()
         .route("/livez", get(alive))
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/health", get(healthy))
-        .route("/metrics", get(scrape))
-        .with_state(Facts { app, store, metrics, readiness })
+        .with_state(readiness)
 }
 
-/// What the plain pages show.
+/// What the metrics are made of.
 #[derive(Clone)]
 struct Facts {
     app: Arc<App>,
     store: Arc<Store>,
     metrics: PrometheusHandle,
-    readiness: Readiness,
 }
 
 /// No cache may answer for the server.
@@ -52,15 +56,15 @@ async fn alive() -> impl IntoResponse {
 }
 
 /// Whether the server should be given work; if not, which conditions do not hold.
-async fn ready(State(facts): State<Facts>) -> impl IntoResponse {
-    let conditions = facts.readiness.now();
+async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
+    let conditions = readiness.now();
     let text = if conditions.hold() { "ok\n".to_owned() } else { format!("{}\n", conditions.problems()) };
     (code(conditions.hold()), UNCACHED, text)
 }
 
 /// All conditions.
-async fn healthy(State(facts): State<Facts>) -> impl IntoResponse {
-    let conditions = facts.readiness.now();
+async fn healthy(State(readiness): State<Readiness>) -> impl IntoResponse {
+    let conditions = readiness.now();
     (code(conditions.hold()), UNCACHED, Json(conditions.json()))
 }
 

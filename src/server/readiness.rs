@@ -11,12 +11,21 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, engine::Lease, grpc::Health, store::Store};
+use crate::{
+    clock::Clock,
+    domain::Micros,
+    engine::Lease,
+    fleet::{SKEW_MAX, Skew},
+    grpc::Health,
+    store::Store,
+};
 
 /// The store can be read, and written if the last write was refused.
 pub(super) const STORE: &str = "store";
 /// The database confirmed not long ago that this process lives. Always so alone.
 pub(super) const LEASE: &str = "lease";
+/// This machine's clock is near the database's. Always so alone.
+pub(super) const CLOCK: &str = "clock";
 /// The server was not asked to stop.
 pub(super) const DRAIN: &str = "drain";
 
@@ -128,6 +137,7 @@ impl Readiness {
                 let expired =
                     || "the database has not confirmed for seconds that this server lives".to_owned();
                 self.set(LEASE, (!alive).then(expired));
+                self.set(CLOCK, clock.skew().and_then(too_far));
                 self.look_at_store(&store).await;
                 tokio::time::sleep(LOOK_EVERY).await;
             }
@@ -150,9 +160,37 @@ impl Readiness {
     }
 }
 
+/// What is wrong with a clock that is so far ahead of the database's, if anything is.
+fn too_far(skew: Micros) -> Option<String> {
+    let (seconds, most) = (skew.0 / 1_000_000, SKEW_MAX.0 / 1_000_000);
+    let side = if seconds > 0 { "ahead of" } else { "behind" };
+    (Skew::of(skew) == Skew::TooLarge).then(|| {
+        format!(
+            "this machine's clock is {} s {side} the database's, more than {most} s: set it",
+            seconds.abs()
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_too_far_off_is_named() {
+        let told =
+            [3_600, -61, 10, -10, 0].map(|seconds| too_far(Micros::from_secs(seconds)).unwrap_or_default());
+        assert_eq!(
+            told,
+            [
+                "this machine's clock is 3600 s ahead of the database's, more than 10 s: set it",
+                "this machine's clock is 61 s behind the database's, more than 10 s: set it",
+                "",
+                "",
+                "",
+            ]
+        );
+    }
 
     #[test]
     fn a_server_is_ready_once_every_condition_was_seen_to_hold() {

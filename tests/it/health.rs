@@ -52,7 +52,7 @@ async fn a_server_that_said_it_is_ready_is() {
     }
     let reply = get(&server, "/health").await;
     assert_eq!(reply.status, 200);
-    let checks = json!({"store": "ok", "lease": "ok", "drain": "ok"});
+    let checks = json!({"store": "ok", "lease": "ok", "clock": "ok", "drain": "ok"});
     assert_eq!(
         reply.json(),
         json!({"status": "healthy", "version": env!("CARGO_PKG_VERSION"), "checks": checks})

@@ -290,6 +290,11 @@ impl Builder {
         self
     }
 
+    /// The port of one that is restartable.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Starts it and waits until it says that it is ready.
     pub async fn start(self) -> Server {
         let (child, port) = self.spawn().await;
@@ -360,7 +365,8 @@ impl Builder {
         self.data.path().join("data")
     }
 
-    fn log(&self) -> PathBuf {
+    /// Where it writes its log.
+    pub fn log(&self) -> PathBuf {
         self.data.path().join(&self.log)
     }
 }
