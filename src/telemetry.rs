@@ -57,6 +57,10 @@ pub fn init_metrics() -> Result<PrometheusHandle, Error> {
     metrics::describe_gauge!("webhook_queue_size", "Deliveries not in a final status.");
     metrics::describe_gauge!("webhook_endpoints_total", "Endpoints registered.");
     metrics::describe_counter!("hookwire_attempts_total", "Attempts recorded.");
+    metrics::describe_counter!(
+        "hookwire_refused_credentials_total",
+        "Calls with a credential that was refused."
+    );
     metrics::describe_counter!("hookwire_commits_total", "Transactions committed since the start.");
     metrics::describe_gauge!("hookwire_feed_position", "Last number of the feed.");
     metrics::describe_gauge!(

@@ -134,6 +134,9 @@ impl App {
                 if let Err(error) = self.note_uses().await {
                     tracing::warn!(%error, "the last uses of keys cannot be noted yet");
                 }
+                if let Err(error) = self.enter_denials().await {
+                    tracing::warn!(%error, "denied calls cannot be entered in the audit log");
+                }
                 if !self.is_steward() {
                     if let Err(error) = self.store.look_back().await {
                         tracing::warn!(%error, "how far the feed reaches back cannot be read yet");

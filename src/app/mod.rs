@@ -11,6 +11,7 @@ mod background;
 mod count;
 mod dead_letters;
 mod deliveries;
+mod denials;
 mod endpoints;
 mod error;
 mod events;
@@ -18,6 +19,7 @@ mod operations;
 mod ops;
 mod pace;
 mod principal;
+mod refusals;
 mod secrets;
 mod tenants;
 mod tls;
@@ -45,6 +47,7 @@ pub use self::{
     operations::{OperationFilter, PER_SECOND_MIN},
     ops::InstanceView,
     principal::{Principal, Shown, hash, token},
+    refusals::RefusedCredential,
     secrets::{DEFAULT_GRACE, GRACE_MAX, Rotated, Rotation, SECRET_BYTES, check_secret},
     tenants::TenantView,
     tls::{TlsRefusal, check_tls},
@@ -55,7 +58,7 @@ pub use self::{
 pub use crate::egress::Policy;
 use crate::{
     clock::Clock,
-    domain::{BreakerPolicy, EndpointKey, EventId, Micros, Pos, Timestamp, Uid},
+    domain::{BreakerPolicy, EndpointKey, EventId, Micros, Pos, RateLimit, Timestamp, Uid},
     entropy::Entropy,
     feed::History,
     fleet::Fleet,
@@ -71,6 +74,8 @@ const HISTORY_READS: usize = 2;
 pub struct Limits {
     /// Whether callers need a key.
     pub keys_required: bool,
+    /// Calls of a key that has no limit of its own, publishing apart; `None`: any number.
+    pub key_rate: Option<RateLimit>,
     /// What is allowed of endpoints, and their defaults.
     pub endpoints: EndpointRules,
     /// Bytes of one payload.
@@ -102,6 +107,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             keys_required: true,
+            key_rate: None,
             endpoints: EndpointRules::default(),
             payload_bytes_max: 1 << 20,
             batch_bytes_max: 16 << 20,
@@ -121,6 +127,8 @@ pub struct App {
     limits: Limits,
     event_counts: count::EventCounts,
     buckets: pace::Buckets,
+    denials: Mutex<denials::Denials>,
+    refusals: refusals::Refusals,
     draining: CancellationToken,
     watches: Arc<Semaphore>,
     /// Reads of the store by watches.
@@ -145,7 +153,6 @@ impl App {
         Self {
             store,
             fleet,
-            clock,
             entropy,
             draining,
             watches: Arc::new(Semaphore::new(limits.watches_max)),
@@ -154,6 +161,9 @@ impl App {
             limits,
             event_counts: count::EventCounts::default(),
             buckets: pace::Buckets::default(),
+            denials: Mutex::default(),
+            refusals: refusals::Refusals::new(clock.now()),
+            clock,
             sweeps: Mutex::default(),
             new_sweep: Notify::new(),
         }

@@ -19,11 +19,12 @@ pub(super) struct Buckets {
 }
 
 impl App {
-    /// Counts a call of a principal; refuses one too many.
-    pub fn pace(&self, principal: &Principal) -> Result<(), Error> {
+    /// Counts a call of a principal; refuses one too many. What a publishing call costs is
+    /// limited by other means, so only a limit of the key's own counts it.
+    pub fn pace(&self, principal: &Principal, publishes: bool) -> Result<(), Error> {
         let now = self.clock.now();
         if let Some(key) = principal.credential()
-            && let Some(limit) = key.call_rate
+            && let Some(limit) = key.call_rate.or(self.limits.key_rate.filter(|_| !publishes))
         {
             draw(&self.buckets.keys, key.id, limit, now)
                 .map_err(|after| Error::RateLimited { of: "key", after })?;

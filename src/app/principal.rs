@@ -243,7 +243,7 @@ pub fn token(id: ApiKeyId, random: [u8; 32]) -> String {
 
 /// The key that a token names; nothing if it cannot be one. The checksum is for
 /// others: the hash of the whole says more.
-fn token_id(token: &str) -> Option<ApiKeyId> {
+pub(super) fn token_id(token: &str) -> Option<ApiKeyId> {
     let (digits, _) = token.strip_prefix(PREFIX)?.split_once('_')?;
     let mut id = [0; 16];
     hex::decode_to_slice(digits, &mut id).ok()?;

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{ApiKeyId, Timestamp};
 
-/// One call that changed something, or was refused when it tried.
+/// One call that changed something, or calls that were refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
     /// Its number; zero until it is stored.
@@ -25,4 +25,7 @@ pub struct AuditEntry {
     pub address: Option<IpAddr>,
     /// Id of the request.
     pub request_id: String,
+    /// How many calls it stands for: more than one only of calls that were denied. It
+    /// then describes the last of them.
+    pub calls: u64,
 }

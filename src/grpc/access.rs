@@ -18,11 +18,11 @@ use super::{
     intake::Bounds,
     large_body::Room,
     pb,
-    record::{Record, Subject},
+    record::{Record, Subject, Who},
     status::{Caller, REQUEST_ID},
 };
 use crate::{
-    app::{App, Error, Principal, Shown},
+    app::{App, Error, Principal, RefusedCredential, Shown},
     peer::Peer,
 };
 
@@ -84,28 +84,38 @@ impl Access {
         let Some(method) = self.methods.get(request.uri().path()) else { return open };
         let caller = |request: &Request<Body>| Caller::named(request.headers().get(REQUEST_ID));
         // A stream waits for room where a call is refused.
-        let publishes =
-            method.scope.as_deref() == Some(PUBLISHING) && !method.descriptor.is_client_streaming();
-        if let Some(error) = publishes.then(|| self.app.crowded()).flatten() {
+        let publishes = method.scope.as_deref() == Some(PUBLISHING);
+        let can_wait = method.descriptor.is_client_streaming();
+        if let Some(error) = (publishes && !can_wait).then(|| self.app.crowded()).flatten() {
             return Admission::refused(caller(request).refuse(error));
         }
         let peer = request.extensions().get::<Peer>().copied();
-        let recognised = recognise(&self.app, request.headers(), peer);
-        let paced = recognised.and_then(|principal| self.app.pace(&principal).map(|()| principal));
-        let principal = match paced {
+        let principal = match recognise(&self.app, request.headers(), peer) {
             Ok(principal) => principal,
-            Err(error) => return Admission::refused(caller(request).refuse(error)),
+            Err((error, refused)) => {
+                let caller = caller(request);
+                let verdict = caller.refuse(error);
+                let record = refused.map(|refused| {
+                    let who = Who { key: refused.key, tenant: "".into() };
+                    Record::new(method.descriptor.clone(), Subject::default(), who, peer, caller)
+                });
+                return Admission { record, ..Admission::refused(verdict) };
+            }
         };
+        if let Err(error) = self.app.pace(&principal, publishes) {
+            return Admission::refused(caller(request).refuse(error));
+        }
         let record = method.audited.then(|| {
             let subject = Subject::default();
             request.extensions_mut().insert(subject.clone());
-            Record::new(method.descriptor.clone(), subject, &principal, peer, caller(request))
+            let who = Who { key: principal.key(), tenant: Arc::clone(principal.tenant_id()) };
+            Record::new(method.descriptor.clone(), subject, who, peer, caller(request))
         });
         let verdict = principal.require(method.scope.as_deref().unwrap_or("*"));
         let verdict = verdict.map_err(|error| Box::new(caller(request).refuse(error)));
         request.extensions_mut().insert(principal.clone());
         // Publishing goes by what the store's writer knows.
-        let looks = self.app.is_shared() && method.scope.as_deref() != Some(PUBLISHING);
+        let looks = self.app.is_shared() && !publishes;
         Admission { verdict, record, principal: Some(principal), looks }
     }
 
@@ -138,19 +148,33 @@ impl Access {
 /// Whether a caller may see what needs a scope, other than by a method of ours.
 pub fn admits(app: &App, headers: &HeaderMap, peer: Option<Peer>, scope: &str) -> Result<(), Box<Status>> {
     let caller = Caller::named(headers.get(REQUEST_ID));
-    let recognised = recognise(app, headers, peer).and_then(|principal| principal.require(scope));
+    let recognised = recognise(app, headers, peer).map_err(|(error, _)| error);
+    let recognised = recognised.and_then(|principal| principal.require(scope));
     recognised.map_err(|error| Box::new(caller.refuse(error)))
 }
 
-/// Who calls, by what the headers and the connection show.
-fn recognise(app: &App, headers: &HeaderMap, peer: Option<Peer>) -> Result<Principal, Error> {
-    let token = headers.get(header::AUTHORIZATION).map(|value| bearer(text(value))).transpose()?;
-    app.recognise(Shown {
-        token,
+/// Who calls, by what the headers and the connection show; or why nobody, and what
+/// credential was refused, if one was shown.
+fn recognise(
+    app: &App,
+    headers: &HeaderMap,
+    peer: Option<Peer>,
+) -> Result<Principal, (Error, Option<RefusedCredential>)> {
+    let token = headers.get(header::AUTHORIZATION).map(|value| bearer(text(value)));
+    let shown = Shown {
+        token: token.as_ref().map(|token| token.as_ref().map_or("", |token| *token)),
         certificate: peer.and_then(|peer| peer.certificate),
         proxied: peer.is_some_and(|peer| peer.proxied),
         address: peer.map(|peer| peer.address.ip()),
         tenant: headers.get(TENANT).map(text),
+    };
+    let recognised = match token {
+        Some(Err(error)) => Err(error),
+        Some(Ok(_)) | None => app.recognise(shown),
+    };
+    recognised.map_err(|error| {
+        let refused = app.note_refused(shown, &error);
+        (error, refused)
     })
 }
 

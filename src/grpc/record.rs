@@ -11,8 +11,7 @@ use tonic::Code;
 
 use super::status::Caller;
 use crate::{
-    app::Principal,
-    domain::{AuditEntry, Timestamp},
+    domain::{ApiKeyId, AuditEntry, Timestamp},
     peer::Peer,
 };
 
@@ -35,11 +34,19 @@ impl Subject {
     }
 }
 
+/// Who called, as far as that is known.
+pub(super) struct Who {
+    /// The key; of one whose credential was refused, the key that it names.
+    pub key: Option<ApiKeyId>,
+    /// Id of the tenant; empty if the credential was refused.
+    pub tenant: Arc<str>,
+}
+
 /// An entry in the making.
 pub(super) struct Record {
     method: MethodDescriptor,
     subject: Subject,
-    principal: Principal,
+    who: Who,
     peer: Option<Peer>,
     /// Who is told if it cannot be entered.
     pub caller: Caller,
@@ -50,11 +57,11 @@ impl Record {
     pub fn new(
         method: MethodDescriptor,
         subject: Subject,
-        principal: &Principal,
+        who: Who,
         peer: Option<Peer>,
         caller: Caller,
     ) -> Self {
-        Self { method, subject, principal: principal.clone(), peer, caller }
+        Self { method, subject, who, peer, caller }
     }
 
     /// Of a call that has ended.
@@ -72,13 +79,14 @@ impl Record {
         AuditEntry {
             sequence: 0,
             at,
-            key: self.principal.key(),
-            tenant: Arc::clone(self.principal.tenant_id()),
+            key: self.who.key,
+            tenant: self.who.tenant,
             method: format!("{}/{}", self.method.parent_service().full_name(), self.method.name()),
             resource,
             code: code as i32,
             address: self.peer.map(|peer| peer.address.ip()),
             request_id: self.caller.request_id().to_owned(),
+            calls: 1,
         }
     }
 }

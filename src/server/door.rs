@@ -7,6 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use super::{Error, GRACE, Profile};
 use crate::{
     config,
+    domain::RateLimit,
     front::{self, tls},
 };
 
@@ -46,6 +47,16 @@ fn files(tls: &config::Tls) -> Result<Option<tls::Files>, Error> {
             require_client_certificate: tls.tls_require_client_cert,
         })),
     }
+}
+
+/// What a key without a limit of its own may call.
+pub(super) fn key_rate(clients: &config::Clients) -> Option<RateLimit> {
+    let per_second = clients.key_rate;
+    (per_second > 0).then(|| RateLimit {
+        per_second: f64::from(per_second),
+        burst: per_second * 2,
+        disabled: false,
+    })
 }
 
 /// How connections are taken.

@@ -288,7 +288,12 @@ pub async fn run(
     if profile.is_dev() {
         endpoints.breaker_cooldown = DEV_BREAKER_COOLDOWN;
     }
-    let limits = app::Limits { keys_required: !profile.is_dev(), endpoints, ..app::Limits::default() };
+    let limits = app::Limits {
+        keys_required: !profile.is_dev(),
+        key_rate: door::key_rate(&config.clients),
+        endpoints,
+        ..app::Limits::default()
+    };
     let app = App::new(Arc::clone(&store), fleet, clock.clone(), entropy.clone(), limits, drain.clone());
     let app = Arc::new(app);
     if let Profile::Serve(serve) = &profile {
@@ -367,6 +372,9 @@ pub async fn run(
     let _ = tokio::join!(&mut door, &mut dispatcher);
     tasks.close();
     let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
+    if let Err(error) = app.enter_last_denials().await {
+        tracing::warn!(%error, "denied calls cannot be entered in the audit log");
+    }
     store.close().await.map_err(Error::Close)?;
     tracing::info!("stopped");
     Ok(())

@@ -25,8 +25,8 @@ pub struct AuditFilter {
 
 /// Adds an entry; its number is given here.
 pub(super) fn add(tx: &mut Tx<'_>, entry: &AuditEntry) -> Result<(), Error> {
-    let sql = "INSERT INTO audit (at, key, tenant, method, resource, code, address, request_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let sql = "INSERT INTO audit (at, key, tenant, method, resource, code, address, request_id, calls) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     let values = params![
         entry.at,
         entry.key.map(|id| id.0.to_bytes()),
@@ -36,6 +36,7 @@ pub(super) fn add(tx: &mut Tx<'_>, entry: &AuditEntry) -> Result<(), Error> {
         entry.code,
         entry.address.map(|address| address.to_string()),
         &entry.request_id,
+        entry.calls.cast_signed(),
     ];
     tx.conn.execute(sql, &values)?;
     Ok(())
@@ -58,7 +59,8 @@ impl Store {
 fn select(dialect: Dialect, filter: &AuditFilter) -> Query {
     let mut query = Query::new(
         dialect,
-        "SELECT sequence, at, key, tenant, method, resource, code, address, request_id FROM audit WHERE true",
+        "SELECT sequence, at, key, tenant, method, resource, code, address, request_id, calls FROM audit \
+         WHERE true",
     );
     let texts = [("tenant", &filter.tenant), ("method", &filter.method), ("resource", &filter.resource)];
     for (column, text) in texts {
@@ -84,5 +86,6 @@ fn decode(row: &dyn Columns) -> Result<AuditEntry, Error> {
         code: row.number(6)? as i32,
         address: row.text(7)?.and_then(|text| text.parse().ok()),
         request_id: row.word(8)?.to_owned(),
+        calls: row.count(9)?,
     })
 }

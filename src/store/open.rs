@@ -201,12 +201,14 @@ pub(super) fn migrator(dialect: Dialect) -> Migrator {
             (4, "circuits", include_str!("migrations/sqlite/0004_circuits.sql")),
             (5, "endpoint versions", include_str!("migrations/sqlite/0005_endpoint_versions.sql")),
             (6, "starts", include_str!("migrations/sqlite/0006_starts.sql")),
+            (7, "audit calls", include_str!("migrations/sqlite/0007_audit_calls.sql")),
         ],
         Dialect::Postgres => &[
             (1, "foundation", include_str!("migrations/postgres/0001_foundation.sql")),
             (2, "endpoint versions", include_str!("migrations/postgres/0002_endpoint_versions.sql")),
             (3, "starts", include_str!("migrations/postgres/0003_starts.sql")),
             (4, "skew", include_str!("migrations/postgres/0004_skew.sql")),
+            (5, "audit calls", include_str!("migrations/postgres/0005_audit_calls.sql")),
         ],
     };
     let migrations = migrations.iter().map(|(version, name, sql)| {

@@ -347,6 +347,72 @@ async fn the_audit_log_tells_who_changed_what_also_when_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn denied_calls_share_entries_of_the_audit_log_and_each_is_counted() {
+    const CALLS: usize = 300;
+    let mut server = Server::build().restartable().serve(&[]).start().await;
+    let admin = server.api();
+    let (id, token) = tenant_of(&server, "acme").await;
+    let (reader, reading) = admin.create_key("acme", &["endpoints:read"]).await;
+    let (mut mangled, last) = (token.clone(), token.chars().last());
+    mangled.pop();
+    mangled.push(if last == Some('0') { '1' } else { '0' });
+    for token in [&reading, &mangled] {
+        let api = admin.with_token(token);
+        for _ in 0..CALLS {
+            let delete = pb::DeleteEndpointRequest { id: "none".to_owned(), ..Default::default() };
+            api.endpoints.clone().delete_endpoint(delete).await.expect_err("denied");
+        }
+    }
+    let authorization = format!("Bearer {}", server.token().expect("a token"));
+    let headers = [("authorization", &*authorization)];
+    let metrics = http(server.port, Method::GET, "/metrics", &headers, "").await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    let counted = format!("hookwire_refused_credentials_total{{reason=\"invalid\"}} {CALLS}");
+    assert!(metrics.contains(&counted), "{metrics}");
+    let logged = server.log().lines().filter(|line| line.contains("a credential was refused")).count();
+    assert!((1..CALLS / 4).contains(&logged), "{logged} lines");
+    assert!(server.log().contains(&id), "the line names the key");
+
+    assert!(server.terminate(SOON).await.success());
+    server.restart().await;
+    for (key, code, tenant) in [(reader, 7, "acme"), (id, 16, "")] {
+        let filter = pb::AuditFilter { key_id: key, ..Default::default() };
+        let request = pb::ListAuditEntriesRequest { filter: Some(filter), ..Default::default() };
+        let list = server.api().audit.clone().list_audit_entries(request).await.expect("ListAuditEntries");
+        let entries = list.into_inner().entries;
+        let same = |it: &pb::AuditEntry| {
+            (it.code, &*it.tenant_id) == (code, tenant) && it.address.starts_with("127.")
+        };
+        assert!(entries.iter().all(same), "{entries:?}");
+        // Two for each minute that the calls fell into.
+        assert!((2..=6).contains(&entries.len()), "{entries:?}");
+        assert_eq!(entries.iter().map(|it| it.call_count).sum::<i64>(), CALLS as i64, "{entries:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_a_limit_has_that_of_the_server_but_for_publishing() {
+    let server = Server::build().serve(&["--key-rate", "1"]).start().await;
+    let token = server.token().expect("a token").to_owned();
+    let api = server.api().with_token(&token);
+    for _ in 0..50 {
+        api.publish(event("a.b", "{}")).await;
+    }
+    // Two at once, and one a second.
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let mut endpoints = api.endpoints.clone();
+        calls.spawn(async move { endpoints.list_endpoints(pb::ListEndpointsRequest::default()).await });
+    }
+    let refused: Vec<_> = calls.join_all().await.into_iter().filter_map(Result::err).collect();
+    assert!(!refused.is_empty() && refused.len() < 100, "{} of 100", refused.len());
+    for status in refused {
+        let why = (reason_of(&status), detail(&status, "limit"));
+        assert_eq!(why, ("RATE_LIMITED".to_owned(), "key".to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_bound_to_networks_works_only_there() {
     let server = Server::build().serve(&[]).start().await;
     let admin = server.api();

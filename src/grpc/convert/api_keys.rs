@@ -119,6 +119,7 @@ pub fn audit_entry(it: AuditEntry) -> pb::AuditEntry {
         code: it.code,
         address: it.address.map(|address| address.to_string()).unwrap_or_default(),
         request_id: it.request_id,
+        call_count: it.calls.cast_signed(),
     }
 }
 
