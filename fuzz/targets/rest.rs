@@ -78,6 +78,8 @@ impl Rig {
     fn run(&self, method: Method, uri: Uri, body: Bytes) {
         let is_options = method == Method::OPTIONS;
         let mut request = Request::new(Body::from(body));
+        let json = http::HeaderValue::from_static("application/json");
+        request.headers_mut().insert(http::header::CONTENT_TYPE, json);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         let (status, answer) = self.runtime.block_on(async {

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use metrics::counter;
 
-use super::{App, Error, Forbidden, Shown, principal};
+use super::{App, Error, Shown, principal};
 use crate::{
     domain::{ApiKeyId, RateLimit, Timestamp},
     machine::bucket::Bucket,
@@ -51,11 +51,14 @@ impl App {
     /// Counts and logs a call that was not let in, if that was for the credential it
     /// showed.
     pub fn note_refused(&self, shown: Shown<'_>, error: &Error) -> Option<RefusedCredential> {
-        let reason = match error {
-            Error::CredentialInvalid => "invalid",
-            Error::CredentialMissing if shown.certificate.is_some() => "unknown certificate",
-            Error::Forbidden { why } if *why != Forbidden::Replaced => why.name(),
-            _ => return None,
+        let reason = if let Error::Forbidden { why } = error {
+            why.name()
+        } else if matches!(error, Error::CredentialInvalid) {
+            "invalid"
+        } else if matches!(error, Error::CredentialMissing) && shown.certificate.is_some() {
+            "unknown certificate"
+        } else {
+            return None;
         };
         let directory = self.store.directory();
         let named = match shown.token {

@@ -13,13 +13,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use futures_util::future::{BoxFuture, ready};
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body::Body as HttpBody;
 use tonic_web::GrpcWebLayer;
 use tower::{BoxError, Layer as _, Service};
 
-use super::plain;
+use super::{grpc_type, plain};
 use crate::{
     grpc::Services,
     rest::{Error, Problem, Rest},
@@ -36,7 +36,7 @@ pub fn app(grpc: Services, extra: Router, descriptors: &[u8]) -> Result<App, Err
     let others = extra.method_not_allowed_fallback(other_method).fallback(move |request: Request| {
         let (rest, unknown) = (rest.clone(), unknown.clone());
         async move {
-            match grpc_type(request.headers()) {
+            match grpc_type::of(request.headers()) {
                 Some(media_type) => no_service(unknown, request, media_type).await,
                 None => rest.handle(request).await,
             }
@@ -70,6 +70,9 @@ where
             *request.uri_mut() = uri;
         }
         if self.grpc.serve(request.uri().path()) {
+            if let Some(problem) = grpc_type::refuse(&request) {
+                return Box::pin(ready(Ok(problem.into_response())));
+            }
             // Only for the services: it refuses all HTTP/1 requests that are not gRPC-Web.
             let answer = GrpcWebLayer::new().layer(self.grpc.clone()).call(request);
             Box::pin(async { Ok(answer.await?.map(Body::new)) })
@@ -77,12 +80,6 @@ where
             Box::pin(self.others.call(request.map(Body::new)))
         }
     }
-}
-
-/// The content type, if it is one of gRPC's.
-pub(super) fn grpc_type(headers: &HeaderMap) -> Option<HeaderValue> {
-    let media_type = headers.get(header::CONTENT_TYPE)?;
-    media_type.as_bytes().starts_with(b"application/grpc").then(|| media_type.clone())
 }
 
 /// What a path of `extra` is answered with for a method that it does not take. The router
@@ -176,6 +173,32 @@ mod tests {
             assert_eq!(response.status(), StatusCode::OK);
             assert_eq!(response.headers()["grpc-status"], "12");
             assert_eq!(response.headers()[header::CONTENT_TYPE], media_type);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_grpc_method_refuses_other_media_types_in_words() {
+        let path = "/hookwire.v1.OperationService/GetOperation";
+        let cases = [
+            (None, Version::HTTP_2, "none"),
+            (Some("application/json"), Version::HTTP_2, "application/json"),
+            (Some("text/plain"), Version::HTTP_11, "text/plain"),
+            (Some("application/grpc"), Version::HTTP_11, "HTTP/2"),
+            (Some("application/grpc-web+json"), Version::HTTP_11, "application/grpc-web+json"),
+            (Some("application/proto"), Version::HTTP_2, "Connect"),
+            (Some("application/connect+json"), Version::HTTP_11, "Connect"),
+        ];
+        for (media_type, version, told) in cases {
+            let mut request = Request::post(path).version(version);
+            if let Some(media_type) = media_type {
+                request = request.header(header::CONTENT_TYPE, media_type);
+            }
+            let response = send(request, b"{}").await;
+            assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{media_type:?}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+            assert!(response.headers()["accept-post"].to_str().unwrap().starts_with("application/grpc,"));
+            let body = String::from_utf8(text(response).await).unwrap();
+            assert!(body.contains(told), "{media_type:?}: {body}");
         }
     }
 

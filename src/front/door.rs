@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument as _, Span};
 
-use super::{app::grpc_type, head, request_id, trace::Call};
+use super::{grpc_type, head, request_id, trace::Call};
 use crate::{clock::Clock, entropy::Entropy, grpc, rest::Problem};
 
 /// What somebody is told whose request met a bug.
@@ -62,7 +62,7 @@ where
         let id = request_id::give(&mut request, &self.entropy);
         let mut call = Call::begin(&request, &self.clock);
         let span = call.as_ref().map_or_else(Span::none, Call::span);
-        let grpc_type = grpc_type(request.headers());
+        let grpc_type = grpc_type::of(request.headers());
         let begun = head::fault(&request).map_or_else(
             || span.in_scope(|| catch_unwind(AssertUnwindSafe(|| self.app.call(request)))).map(Either::Left),
             |fault| Ok(Either::Right(fault.with_request_id(Some(&id)))),

@@ -1,8 +1,12 @@
-//! Keeps other web pages out of a server without keys.
+//! Keeps other sites' web pages out where a browser is trusted without a token.
 //!
 //! A development server trusts whoever reaches it on loopback. A web page in the
 //! developer's browser reaches it too: it may post to it, or point a name of its own
 //! at 127.0.0.1. So what names another host, or comes from another site, is refused.
+//!
+//! A server for production trusts a client certificate that stands for a key, and a
+//! browser shows its user's certificate whichever page makes it call. So a request by
+//! certificate alone is refused if a page of another site made it.
 
 use std::{
     convert::Infallible,
@@ -16,10 +20,10 @@ use http::{HeaderMap, Request, header};
 use tonic::Code;
 use tower::Service;
 
-use crate::rest::Problem;
+use crate::{peer::Peer, rest::Problem};
 
-/// Lets only requests through to `app` that name this machine, and come from pages
-/// of this machine if from a page at all; all of them unless `on`.
+/// Lets only requests through to `app` that are not made by pages of other sites; with
+/// `on`, of a development server, only those that name this machine, too.
 pub fn loopback_only<S>(app: S, on: bool) -> LoopbackOnly<S> {
     LoopbackOnly { app, on }
 }
@@ -44,7 +48,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.on.then(|| foreign(&request)).flatten() {
+        match if self.on { foreign(&request) } else { cross_site(&request) } {
             None => Either::Left(self.app.call(request)),
             Some(why) => {
                 let problem = Problem::new(Code::PermissionDenied, "ORIGIN_FORBIDDEN", why);
@@ -66,6 +70,29 @@ fn foreign<B>(request: &Request<B>) -> Option<&'static str> {
     let origin = named(header::ORIGIN)?;
     let host = origin.split_once("://").map_or(origin, |(_, host)| host);
     (!is_local(host)).then_some("a development server takes no requests from pages of other sites")
+}
+
+/// Whether a page of another site made a request that a certificate alone vouches for.
+fn cross_site<B>(request: &Request<B>) -> Option<&'static str> {
+    let headers = request.headers();
+    let by_certificate = request.extensions().get::<Peer>().is_some_and(|peer| peer.certificate.is_some());
+    if !by_certificate || headers.contains_key(header::AUTHORIZATION) {
+        return None;
+    }
+    let origin = text(headers, header::ORIGIN)?;
+    let host = request.uri().authority().map(http::uri::Authority::as_str);
+    let host = host.or_else(|| text(headers, header::HOST)).unwrap_or_default();
+    let is_own = origin.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+        && without_port(&origin[8..]).eq_ignore_ascii_case(without_port(host));
+    (!is_own).then_some(
+        "a page of another site made this call, and a client certificate alone vouches for it: send the \
+         token of an API key",
+    )
+}
+
+/// An authority without the port that HTTPS has anyway.
+fn without_port(authority: &str) -> &str {
+    authority.strip_suffix(":443").unwrap_or(authority)
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -147,5 +174,38 @@ mod tests {
         ] {
             assert_eq!(status(Some("localhost"), Some(origin)).await, StatusCode::FORBIDDEN, "{origin}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_alone_does_not_vouch_for_a_page_of_another_site() {
+        let status = async |certificate: bool, headers: &[(&str, &str)]| {
+            let app = loopback_only(Router::new().route("/", post(|| async { "done" })), false);
+            let mut request = Request::post("/");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let mut request = request.body(Body::empty()).unwrap();
+            let address = "192.0.2.1:5".parse().unwrap();
+            let certificate = certificate.then_some([1; 32]);
+            request.extensions_mut().insert(Peer { address, certificate, proxied: false });
+            app.oneshot(request).await.unwrap().status()
+        };
+        let (host, evil) = (("host", "hooks.example:8443"), ("origin", "https://evil.example"));
+        let token = ("authorization", "Bearer x");
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://hooks.example:8443",
+            "https://hooks.example",
+            "https://hooks.example:8443.evil.example",
+        ] {
+            assert_eq!(status(true, &[host, ("origin", origin)]).await, StatusCode::FORBIDDEN, "{origin}");
+        }
+        assert_eq!(status(true, &[host, ("origin", "https://HOOKS.example:8443")]).await, StatusCode::OK);
+        let default = [("host", "hooks.example"), ("origin", "https://hooks.example:443")];
+        assert_eq!(status(true, &default).await, StatusCode::OK);
+        assert_eq!(status(true, &[host]).await, StatusCode::OK, "no page");
+        assert_eq!(status(true, &[host, evil, token]).await, StatusCode::OK, "no browser adds a token");
+        assert_eq!(status(false, &[host, evil]).await, StatusCode::OK, "nothing vouches for it");
     }
 }

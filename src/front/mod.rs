@@ -24,6 +24,7 @@ mod after_others;
 mod app;
 mod connection;
 mod door;
+mod grpc_type;
 mod head;
 mod limits;
 mod loopback;

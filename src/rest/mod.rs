@@ -19,6 +19,7 @@ mod free;
 mod hint;
 mod json;
 mod linger;
+mod media_type;
 mod message;
 mod problem;
 mod query;

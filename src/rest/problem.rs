@@ -10,13 +10,15 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::domain::Violations;
 
+/// Media types that a resource takes by POST.
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 /// Violations told in the one line that is `detail`; `errors` has all.
 const DETAIL_VIOLATIONS_MAX: usize = 3;
 
@@ -48,6 +50,8 @@ pub struct Problem {
     retry_after_secs: Option<u64>,
     #[serde(skip)]
     allow: Option<HeaderValue>,
+    #[serde(skip)]
+    accept_post: Option<&'static str>,
 }
 
 /// One invalid field.
@@ -79,6 +83,7 @@ impl Problem {
             request_id: None,
             retry_after_secs: None,
             allow: None,
+            accept_post: None,
         }
     }
 
@@ -203,6 +208,12 @@ impl Problem {
         Self::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", detail)
     }
 
+    /// A body of another media type than those that are taken, which `accept` lists.
+    pub fn unsupported_media_type(detail: impl Into<String>, accept: &'static str) -> Self {
+        let problem = Self::new(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", detail);
+        Self { accept_post: Some(accept), ..problem }
+    }
+
     /// The same, with the request's id unless the service gave one.
     #[must_use]
     pub fn with_request_id(mut self, id: Option<&HeaderValue>) -> Self {
@@ -232,6 +243,9 @@ impl IntoResponse for Problem {
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, allow);
+        }
+        if let Some(accept) = self.accept_post {
+            headers.insert(ACCEPT_POST, HeaderValue::from_static(accept));
         }
         response
     }

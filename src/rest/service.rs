@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use http_body::Body as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use tonic::Status;
@@ -16,6 +17,7 @@ use tonic::Status;
 use super::{
     call, hint,
     linger::lingering,
+    media_type,
     message::{Messages, Source},
     problem::Problem,
     render,
@@ -83,6 +85,9 @@ impl Rest {
                 return Err(Problem::no_route(path, hint.as_deref()));
             }
         };
+        if let Some(problem) = (!body.is_end_stream()).then(|| media_type::refuse(&parts.headers)).flatten() {
+            return Err(problem);
+        }
         let variables = variables.into_iter().map(|(path, text)| (path.to_owned(), text)).collect();
         let made_at = (*method == Method::POST).then(|| path.to_owned());
         let mut response = self.call(Arc::clone(&route), variables, parts, body, made_at).await?;

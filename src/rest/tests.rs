@@ -16,6 +16,8 @@ const LONG: Duration = Duration::from_secs(20);
 
 async fn send(fake: &Fake, request: Builder, body: impl Into<Body>) -> Response {
     let app = router(fake.services(), pb::DESCRIPTORS).unwrap();
+    let has_type = request.headers_ref().unwrap().contains_key(header::CONTENT_TYPE);
+    let request = if has_type { request } else { request.header(header::CONTENT_TYPE, "application/json") };
     app.oneshot(request.body(body.into()).unwrap()).await.unwrap()
 }
 

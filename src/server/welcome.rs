@@ -27,9 +27,9 @@ fn development(address: SocketAddr, place: &str) -> String {
         "Hookwire is ready on {url}\n\
          Everything is kept in {place}. In another terminal:\n\n\
          # register the built-in test receiver\n\
-         curl -s {url}/v1/endpoints -d '{{\"url\":\"{url}/test/webhook\",\"event_types\":[\"user.*\"]}}'\n\n\
+         curl -s {url}/v1/endpoints --json '{{\"url\":\"{url}/test/webhook\",\"event_types\":[\"user.*\"]}}'\n\n\
          # publish an event\n\
-         curl -s {url}/v1/events -d '{{\"event_type\":\"user.created\",\"payload\":{{\"value\":{{\"user_id\":\"12345\"}}}}}}'\n\n\
+         curl -s {url}/v1/events --json '{{\"event_type\":\"user.created\",\"payload\":{{\"value\":{{\"user_id\":\"12345\"}}}}}}'\n\n\
          # watch deliveries, from the oldest on\n\
          curl -sN '{url}/v1/deliveries:watch?earliest=true'\n\n\
          # see what the test receiver got, and what was given up\n\

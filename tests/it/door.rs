@@ -88,7 +88,8 @@ async fn attack(port: u16) -> Vec<u16> {
 async fn without_a_key_no_byte_of_a_body_is_waited_for() {
     let server = Server::build().serve(&[]).start().await;
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.expect("connect");
-    let head = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: 17000000\r\n\r\n";
+    let head = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                content-length: 17000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("taken");
     let mut status = [0; 12];
     timeout(LONG, stream.read_exact(&mut status)).await.expect("an answer without the body").expect("read");

@@ -134,7 +134,10 @@ async fn loris(port: u16, count: usize) -> Vec<JoinHandle<()>> {
         let mut stream = connect_from(11, port).await.expect("connect");
         let begun = match number % 2 {
             0 => "GET /health HTTP/1.1\r\nx-slow: ",
-            _ => "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10000\r\n\r\n",
+            _ => {
+                "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                  content-length: 10000\r\n\r\n"
+            }
         };
         stream.write_all(begun.as_bytes()).await.expect("taken");
         held.push(tokio::spawn(async move {

@@ -220,15 +220,23 @@ async fn a_certificate_stands_for_the_key_that_names_it() {
     let der = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
     let fingerprint = hex::encode(Sha256::digest(&der));
     let wanted = json!({ "scopes": ["endpoints:read"], "client_certificates": [fingerprint] }).to_string();
-    let (made, answer) = call("/v1/apiKeys", &["-H", &admin, "-d", &wanted]).await;
+    let (made, answer) = call("/v1/apiKeys", &["-H", &admin, "--json", &wanted]).await;
     assert_eq!(made, 201, "{answer}");
     let id = answer["api_key"]["id"].as_str().expect("an id");
     assert_eq!(call("/v1/endpoints", &with).await.0, 200);
     assert_eq!(call("/v1/endpoints", &[]).await.0, 401, "without it");
     assert_eq!(call("/v1/events", &with).await.0, 403, "what the key may not do");
-    let (again, refused) = call("/v1/apiKeys", &["-H", &admin, "-d", &wanted]).await;
+    let from = |origin: &str| ["-H".to_owned(), format!("origin: {origin}")];
+    let (own, other) = (from(&format!("https://localhost:{}", server.port)), from("https://evil.example"));
+    for (origin, status) in [(own, 200), (other, 403)] {
+        let more: Vec<_> = with.into_iter().chain(origin.iter().map(String::as_str)).collect();
+        assert_eq!(call("/v1/endpoints", &more).await.0, status, "{origin:?}");
+    }
+    let form: Vec<_> = with.into_iter().chain(["-d", "{\"url\":\"https://example.com/\"}"]).collect();
+    assert_eq!(call("/v1/endpoints", &form).await.0, 415, "a form is no JSON");
+    let (again, refused) = call("/v1/apiKeys", &["-H", &admin, "--json", &wanted]).await;
     assert_eq!((again, refused["reason"].as_str()), (400, Some("INVALID_FIELD")), "it stands for one key");
     let revoke = format!("/v1/apiKeys/{id}:revoke");
-    assert_eq!(call(&revoke, &["-H", &admin, "-d", "{}"]).await.0, 200);
+    assert_eq!(call(&revoke, &["-H", &admin, "--json", "{}"]).await.0, 200);
     assert_eq!(call("/v1/endpoints", &with).await.0, 401, "revoked");
 }

@@ -62,6 +62,10 @@ pub async fn http_stream(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(body.into())).expect("a valid request");
+    let body = body.into();
+    if !body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(body)).expect("a valid request");
     sender.send_request(request).await.expect("an answer")
 }
