@@ -132,6 +132,7 @@ fn finish(delivery: &Arc<Delivery>, at: Timestamp) -> Finish {
         letters,
         gone: None,
         epoch: 0,
+        started: false,
     }
 }
 
