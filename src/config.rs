@@ -5,6 +5,7 @@ mod bench;
 mod clients;
 mod egress;
 mod keys;
+mod log_level;
 mod status;
 mod store;
 mod tls;
@@ -21,7 +22,8 @@ pub use self::{
     clients::Clients,
     egress::Egress,
     keys::{AdminKey, Administrator},
-    status::Status,
+    log_level::LogLevel,
+    status::{Remote, Status},
     store::Store,
     tls::Tls,
     vault::{Keygen, KeysInEnv, MasterKeys, Rekey},
@@ -55,6 +57,8 @@ pub enum Command {
     Rekey(Rekey),
     /// Ask a running server which instances there are, what each owns and how it is.
     Status(Status),
+    /// Change what a running server logs, until it restarts.
+    LogLevel(LogLevel),
     /// Measure a server on this machine: what a delivery costs it, beside what the
     /// bare HTTP request costs, and how long things take.
     Bench(Bench),

@@ -3,6 +3,7 @@
 
 use std::{io::Write as _, process::ExitCode, sync::Arc};
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use hookwire::{
     bench,
@@ -11,7 +12,8 @@ use hookwire::{
     entropy::Entropy,
     explain,
     server::{self, Profile, Signals, administrator},
-    status, telemetry,
+    status,
+    telemetry::{self, LogFilter},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime::Runtime, sync::Notify};
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Keygen(options) => say(server::keygen(&options)),
         Command::Rekey(options) => run_rekey(&options),
         Command::Status(options) => run_status(&options),
+        Command::LogLevel(options) => run_log_level(&options),
         Command::Bench(options) => run_bench(options),
         Command::BenchRaw(options) => runtime().and_then(|runtime| bench::raw(&runtime, &options)),
     };
@@ -47,7 +50,8 @@ fn main() -> ExitCode {
 }
 
 fn run_server(profile: Profile) -> anyhow::Result<()> {
-    telemetry::init_logs(&profile.server().log_level)?;
+    let level = &profile.server().log_level;
+    let logs = LogFilter::init(level).context("--log-level cannot be used")?;
     allow_open_files();
     forbid_core_dumps();
     let metrics = telemetry::init_metrics()?;
@@ -58,17 +62,21 @@ fn run_server(profile: Profile) -> anyhow::Result<()> {
         if matches!(profile, Profile::Serve(_)) {
             tokio::spawn(reload_when_told(Arc::clone(&signals.reload)));
         }
-        Ok(server::run(profile, metrics, delivery.handle(), signals, print).await?)
+        Ok(server::run(profile, metrics, logs, delivery.handle(), signals, print).await?)
     })
 }
 
 fn run_rekey(options: &config::Rekey) -> anyhow::Result<()> {
-    telemetry::init_logs("warn")?;
+    LogFilter::init("warn")?;
     say(runtime()?.block_on(server::rekey(options)))
 }
 
 fn run_status(options: &config::Status) -> anyhow::Result<()> {
     say(runtime()?.block_on(status::status(options)))
+}
+
+fn run_log_level(options: &config::LogLevel) -> anyhow::Result<()> {
+    say(runtime()?.block_on(status::log_level(options)))
 }
 
 /// Prints what a command has to say.

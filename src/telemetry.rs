@@ -2,10 +2,10 @@
 
 mod foreign;
 
-use std::io::IsTerminal as _;
+use std::{fmt, io::IsTerminal as _, sync::Arc};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 use self::foreign::ForeignLimit;
 use crate::clock::Clock;
@@ -19,31 +19,83 @@ const SECONDS: [f64; 14] =
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The log filter is malformed.
-    #[error("LOG_LEVEL `{0}` is not a level or a filter: use error, warn, info, debug or trace")]
+    #[error(
+        "`{0}` is neither a level (error, warn, info, debug, trace, off) nor a filter such as \
+         `info,hookwire::engine=debug`"
+    )]
     LogLevel(String),
+    /// The log is gone.
+    #[error("the log filter cannot be changed")]
+    Reload(#[from] reload::Error),
     /// Metrics cannot be recorded.
     #[error("metrics cannot be set up")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
-/// Sends logs to standard error: text on a terminal, JSON otherwise.
-pub fn init_logs(level: &str) -> Result<(), Error> {
-    let refused = || Error::LogLevel(level.to_owned());
+/// What is logged, to be changed while the process runs. Cheap to clone.
+#[derive(Clone)]
+pub struct LogFilter(Arc<Inner>);
+
+/// Puts another filter in place of the one in force.
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+struct Inner {
+    /// As the process was started with.
+    configured: String,
+    reload: Reload,
+}
+
+impl LogFilter {
+    /// Sends logs to standard error: text on a terminal, JSON otherwise.
+    pub fn init(level: &str) -> Result<Self, Error> {
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(read(level)?)
+            .with_writer(std::io::stderr)
+            // It would be said on the very same way, and a closed one would end the process.
+            .log_internal_errors(false);
+        let limit = ForeignLimit::new(Clock::system());
+        let reload: Reload = if std::io::stderr().is_terminal() {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.finish().with(limit).init();
+            Box::new(move |filter| handle.reload(filter))
+        } else {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.finish().with(limit).init();
+            Box::new(move |filter| handle.reload(filter))
+        };
+        Ok(Self(Arc::new(Inner { configured: level.to_owned(), reload })))
+    }
+
+    /// Logs by these directives from now on, or as configured if there are none; those now
+    /// in force.
+    pub fn set(&self, directives: &str) -> Result<String, Error> {
+        let directives = if directives.is_empty() { self.0.configured.as_str() } else { directives };
+        (self.0.reload)(read(directives)?)?;
+        Ok(directives.to_owned())
+    }
+}
+
+/// One that is not connected to any log.
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self(Arc::new(Inner { configured: "info".to_owned(), reload: Box::new(|_| Ok(())) }))
+    }
+}
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogFilter")
+    }
+}
+
+/// A level, or a filter by module.
+fn read(level: &str) -> Result<EnvFilter, Error> {
     // A lone word that is no level would pass for a module and silence everything.
     let is_filter = level.contains(['=', ',']) || level.parse::<tracing::Level>().is_ok() || level == "off";
-    let filter = EnvFilter::try_new(level).ok().filter(|_| is_filter).ok_or_else(refused)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // It would be said on the very same way, and a closed one would end the process.
-        .log_internal_errors(false);
-    let limit = ForeignLimit::new(Clock::system());
-    if std::io::stderr().is_terminal() {
-        builder.finish().with(limit).init();
-    } else {
-        builder.json().flatten_event(true).finish().with(limit).init();
-    }
-    Ok(())
+    let filter = EnvFilter::try_new(level).ok().filter(|_| is_filter);
+    filter.ok_or_else(|| Error::LogLevel(level.to_owned()))
 }
 
 /// Records metrics for the whole process; the handle writes them out.
@@ -68,4 +120,28 @@ pub fn init_metrics() -> Result<PrometheusHandle, Error> {
         "Bytes on their way to the store; an event counts as 8 KiB more, a delivery as 1 KiB."
     );
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_or_a_filter_is_taken_and_other_words_are_not() {
+        for good in ["info", "off", "TRACE", "info,hookwire::engine=debug", "hookwire=warn"] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+        for bad in ["", "loud", "hookwire", "info,=,", "info,hookwire=loud"] {
+            let refused = read(bad).unwrap_err().to_string();
+            assert!(refused.contains("debug, trace, off"), "{bad}: {refused}");
+        }
+    }
+
+    #[test]
+    fn no_directives_mean_those_of_the_start() {
+        let filter = LogFilter::default();
+        assert_eq!(filter.set("debug").unwrap(), "debug");
+        assert_eq!(filter.set("").unwrap(), "info");
+        assert!(filter.set("loud").is_err());
+    }
 }

@@ -23,7 +23,10 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("egress", &["domain", "clock", "entropy", "explain"]),
     ("engine", &["domain", "clock", "entropy", "signing", "content", "machine", "store", "feed", "egress"]),
     ("fleet", &["domain", "clock", "machine", "store", "engine"]),
-    ("app", &["domain", "clock", "entropy", "machine", "store", "feed", "egress", "engine", "fleet"]),
+    (
+        "app",
+        &["domain", "clock", "entropy", "machine", "store", "feed", "egress", "engine", "fleet", "telemetry"],
+    ),
     ("peer", &[]),
     ("grpc", &["domain", "explain", "feed", "app", "engine", "machine", "store", "peer"]),
     ("rest", &["domain", "grpc"]),

@@ -63,6 +63,7 @@ use crate::{
     feed::History,
     fleet::Fleet,
     store::Store,
+    telemetry::LogFilter,
 };
 
 /// Pages of the store that watches read at the same moment: half of the connections that
@@ -125,6 +126,7 @@ pub struct App {
     clock: Clock,
     entropy: Entropy,
     limits: Limits,
+    log_filter: LogFilter,
     event_counts: count::EventCounts,
     buckets: pace::Buckets,
     denials: Mutex<denials::Denials>,
@@ -148,12 +150,14 @@ impl App {
         clock: Clock,
         entropy: Entropy,
         limits: Limits,
+        log_filter: LogFilter,
         draining: CancellationToken,
     ) -> Self {
         Self {
             store,
             fleet,
             entropy,
+            log_filter,
             draining,
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             history: History::new(HISTORY_READS),

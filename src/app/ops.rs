@@ -1,7 +1,10 @@
 //! The servers themselves.
 
-use super::{App, Error};
-use crate::domain::Instance;
+use super::{App, Error, Invalid};
+use crate::{
+    domain::{Instance, Rule, Violations},
+    telemetry,
+};
 
 /// An instance, as the one that answers sees it.
 #[derive(Clone, Debug)]
@@ -25,5 +28,24 @@ impl App {
             InstanceView { instance, answers }
         });
         Ok(views.collect())
+    }
+
+    /// Changes what this process logs until it restarts; empty directives mean those it was
+    /// started with. Those now in force.
+    pub fn set_log_filter(&self, directives: &str) -> Result<String, Error> {
+        match self.log_filter.set(directives) {
+            Ok(directives) => {
+                tracing::warn!(directives, "the log filter was changed");
+                Ok(directives)
+            }
+            Err(error @ telemetry::Error::LogLevel(_)) => {
+                let mut violations = Violations::default();
+                violations.add("directives", Rule::BadFormat, error.to_string());
+                Err(Error::Invalid { violations, reason: Invalid::Field })
+            }
+            Err(error @ (telemetry::Error::Reload(_) | telemetry::Error::Metrics(_))) => {
+                Err(Error::Internal(error.into()))
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
         Pattern, Payload, RateLimit, RetryPolicy, State,
     },
     egress, engine, store,
+    telemetry::LogFilter,
 };
 
 const TENANT: crate::domain::TenantKey = crate::domain::TenantKey::DEFAULT;
@@ -53,8 +54,12 @@ impl House {
         let policy = Policy::loopback();
         let client =
             egress::Client::new(egress::Config::default(), clock.clone(), Entropy::seeded(1)).unwrap();
-        let config =
-            engine::Config { in_flight_max: 256, policy: policy.clone(), grace: Duration::from_secs(5) };
+        let config = engine::Config {
+            in_flight_max: 256,
+            policy: policy.clone(),
+            grace: Duration::from_secs(5),
+            lines_for_people: false,
+        };
         let (dispatcher, engine) = engine::Dispatcher::open(
             config,
             Arc::clone(&store),
@@ -72,7 +77,8 @@ impl House {
             ..Limits::default()
         };
         let fleet = Fleet::alone(Arc::clone(&store), engine);
-        let app = Arc::new(App::new(store, fleet, clock, entropy, limits, stop.clone()));
+        let app =
+            Arc::new(App::new(store, fleet, clock, entropy, limits, LogFilter::default(), stop.clone()));
         let (runner, until) = (Arc::clone(&app), stop.clone());
         let operations = tokio::spawn(async move { runner.run_operations(until).await });
         Self { app, operations, engine: engine_task, stop, folder: Some(folder) }

@@ -158,6 +158,28 @@ impl Cause {
         Self::ALL.into_iter().find(|cause| i64::from(*cause as u8) == number)
     }
 
+    /// Its name in logs and metrics; in the API it stands in capitals.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::ConnectionReset => "connection_reset",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ResponseTimeout => "response_timeout",
+            Self::Redirect => "redirect",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::MalformedResponse => "malformed_response",
+            Self::TooManyRequests => "too_many_requests",
+            Self::TargetForbidden => "target_forbidden",
+            Self::InvalidRequest => "invalid_request",
+            Self::Gone => "gone",
+            Self::Authentication => "authentication",
+            Self::WorkerLost => "worker_lost",
+        }
+    }
+
     /// The kind it belongs to.
     pub fn kind(self) -> ErrorKind {
         match self {

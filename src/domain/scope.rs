@@ -15,7 +15,7 @@ const RESOURCES: [&str; 10] = [
     "ops",
 ];
 /// What no key of a single tenant may do, whatever its scopes say.
-const ADMINISTRATIVE: [&str; 3] = ["tenants:write", "audit:read", "ops:read"];
+const ADMINISTRATIVE: [&str; 4] = ["tenants:write", "audit:read", "ops:read", "ops:write"];
 const ACTIONS: [&str; 3] = ["read", "write", "*"];
 
 /// `<resource>:<action>`, `<resource>:*` or `*`.

@@ -68,6 +68,8 @@ pub struct Config {
     pub policy: Policy,
     /// How long attempts in flight may take to end after the stop.
     pub grace: Duration,
+    /// Whether the log gets a line for people about each delivery that ends.
+    pub lines_for_people: bool,
 }
 
 /// A page that a lane asked for.
@@ -210,6 +212,7 @@ impl Dispatcher {
         };
         let context = Arc::new(context);
         let slots = Slots::new(config.in_flight_max);
+        let observer = Observer::new(config.lines_for_people);
         let dispatcher = Self {
             config,
             store,
@@ -243,7 +246,7 @@ impl Dispatcher {
             latencies: FxHashMap::default(),
             swept_at: now,
             read,
-            observer: Observer::default(),
+            observer,
             page_readers: Arc::new(Semaphore::new(PAGE_READERS)),
         };
         if !shared {
@@ -407,7 +410,7 @@ impl Dispatcher {
     }
 
     pub(super) fn learn(&mut self, change: &Change, now: &Now) {
-        self.observer.change(change, self.store.directory());
+        self.observer.change(change, self.store.directory(), now.steady);
         let (delivery, key) = (&change.delivery, change.delivery.endpoint);
         // What came before its share did is in the store as it is now.
         if self.tenures.of(key).is_none_or(|tenure| change.pos <= tenure.since) {
@@ -453,6 +456,7 @@ impl Dispatcher {
             if let Some(slot) = self.lanes.get_mut(&key) {
                 slot.caller = caller;
                 slot.weight = weight;
+                self.observer.endpoint(slot.lane.endpoint(), &endpoint);
                 slot.lane.set_endpoint(endpoint, now.steady);
                 self.keep(key, now);
                 self.wake(key);
@@ -478,6 +482,7 @@ impl Dispatcher {
     /// Has the store keep how a lane stands, for the next owner of its endpoint.
     fn keep(&mut self, key: EndpointKey, now: &Now) {
         let Some(slot) = self.lanes.get_mut(&key) else { return };
+        self.observer.circuit(slot.lane.endpoint(), slot.lane.breaker(), now);
         let kept = slot.lane.kept(now.steady);
         if kept != slot.kept {
             slot.kept = kept;
@@ -700,6 +705,7 @@ impl Dispatcher {
     pub(super) fn close_lane(&mut self, key: EndpointKey) {
         self.latencies.remove(&key);
         let Some(slot) = self.lanes.remove(&key) else { return };
+        self.observer.forget(key);
         self.beyond -= slot.beyond();
         if let Some(at) = slot.timer {
             self.timers.remove(&(at, key));
@@ -734,6 +740,7 @@ impl Dispatcher {
             return;
         }
         self.swept_at = now;
+        self.observer.flush(&self.store, now);
         self.lanes.retain(|key, slot| {
             let keeps = slot.timer.is_some() || slot.queued.is_some() || !slot.lane.is_idle(now);
             if !keeps {

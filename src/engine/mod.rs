@@ -14,6 +14,7 @@
 
 mod attempt;
 mod caller;
+mod delivery_log;
 mod dispatcher;
 mod fetches;
 mod handle;

@@ -65,8 +65,12 @@ async fn dispatcher(location: store::Location) -> (Dispatcher, Handle) {
 async fn dispatcher_at(location: store::Location, clock: Clock) -> (Dispatcher, Handle) {
     let (store, _) = Store::open(store::Config::sample(location)).await.unwrap();
     let client = Client::new(egress::Config::default(), clock.clone(), Entropy::seeded(1)).unwrap();
-    let config =
-        Config { in_flight_max: 256, policy: Policy::loopback(), grace: std::time::Duration::from_secs(5) };
+    let config = Config {
+        in_flight_max: 256,
+        policy: Policy::loopback(),
+        grace: std::time::Duration::from_secs(5),
+        lines_for_people: false,
+    };
     let (entropy, lease) = (Entropy::seeded(1), Arc::new(Lease::forever()));
     Dispatcher::open(config, store, client, clock, entropy, lease).await.unwrap()
 }

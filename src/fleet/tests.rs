@@ -23,7 +23,12 @@ async fn a_server_whose_clock_is_an_hour_ahead_goes_by_the_databases_and_says_so
     let clock = Clock::manual(there.plus(HOUR));
     let (entropy, lease) = (Entropy::seeded(1), Arc::new(Lease::none()));
     let client = Client::new(egress::Config::default(), clock.clone(), entropy.clone()).unwrap();
-    let config = engine::Config { in_flight_max: 8, policy: Policy::loopback(), grace: Duration::ZERO };
+    let config = engine::Config {
+        in_flight_max: 8,
+        policy: Policy::loopback(),
+        grace: Duration::ZERO,
+        lines_for_people: false,
+    };
     let (dispatcher, handle) =
         Dispatcher::open(config, Arc::clone(&store), client, clock.clone(), entropy, Arc::clone(&lease))
             .await

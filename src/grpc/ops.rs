@@ -27,4 +27,14 @@ impl OpsService for Ops {
             pb::ListInstancesResponse { instances }
         }))
     }
+
+    async fn set_log_filter(
+        &self,
+        request: Request<pb::SetLogFilterRequest>,
+    ) -> Result<Response<pb::SetLogFilterResponse>, Status> {
+        let (caller, _) = Caller::of(&request)?;
+        let directives = convert::ops::directives(request.into_inner());
+        let set = directives.and_then(|directives| self.0.set_log_filter(&directives));
+        caller.answer(set.map(|directives| pb::SetLogFilterResponse { directives }))
+    }
 }

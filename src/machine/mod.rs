@@ -15,6 +15,7 @@
 //!   [`breaker`].
 //! - [`slots`]: how many attempts of which endpoints may be in flight, by what
 //!   [`latency`] has learned of them; [`share`] says whose turn it is.
+//! - [`line_limit`]: how many lines the log gets of one kind.
 //! - [`judge`]: what an outcome means; asks [`backoff`] and [`retry_after`].
 //! - [`body_budget`]: how large request bodies share memory.
 //! - [`lost`]: what an attempt means that its server did not survive.
@@ -26,6 +27,7 @@ pub mod bucket;
 pub mod judge;
 pub mod lane;
 pub mod latency;
+pub mod line_limit;
 pub mod lost;
 pub mod retry_after;
 pub mod route;

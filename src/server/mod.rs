@@ -38,6 +38,7 @@ use crate::{
     entropy::Entropy,
     fleet::{self, Fleet},
     front, grpc, receiver, store,
+    telemetry::LogFilter,
 };
 
 /// The cool-down of circuit breakers on a development server, so that an app on a laptop that
@@ -207,6 +208,7 @@ pub struct Signals {
 pub async fn run(
     profile: Profile,
     metrics: PrometheusHandle,
+    logs: LogFilter,
     delivery: &Handle,
     signals: Signals,
     print: impl Fn(&str) -> std::io::Result<()>,
@@ -258,7 +260,12 @@ pub async fn run(
     let policy = outbound.policy(&profile, local);
     let client = Client::new(outbound.client, clock.clone(), entropy.clone())?;
     let in_flight_max = config.max_in_flight as usize;
-    let engine_config = engine::Config { in_flight_max, policy: policy.clone(), grace: GRACE };
+    let engine_config = engine::Config {
+        in_flight_max,
+        policy: policy.clone(),
+        grace: GRACE,
+        lines_for_people: profile.is_dev(),
+    };
     let lease = Arc::new(if store.is_shared() { engine::Lease::none() } else { engine::Lease::forever() });
     let engine_stop = CancellationToken::new();
     let opening = delivery.spawn(engine::Dispatcher::open(
@@ -294,7 +301,8 @@ pub async fn run(
         endpoints,
         ..app::Limits::default()
     };
-    let app = App::new(Arc::clone(&store), fleet, clock.clone(), entropy.clone(), limits, drain.clone());
+    let app =
+        App::new(Arc::clone(&store), fleet, clock.clone(), entropy.clone(), limits, logs, drain.clone());
     let app = Arc::new(app);
     if let Profile::Serve(serve) = &profile {
         administrator::admit(&app, serve.administrator.admin_key_file.as_deref(), &print).await?;

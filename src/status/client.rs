@@ -12,13 +12,15 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 use tonic::{
-    Code, Request,
+    Code, Request, Response, Status,
     metadata::{Ascii, MetadataValue},
-    transport::{Certificate, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
+use tonic_types::StatusExt as _;
 
 use crate::{
-    config, explain,
+    config::Remote,
+    explain,
     grpc::pb::{self, ops_service_client::OpsServiceClient},
 };
 
@@ -52,21 +54,43 @@ pub enum Error {
     Silent(String),
     /// A key is needed, or another one.
     #[error(
-        "{0} refuses, because {1}: give the token of an administrator's key with the scope `ops:read` in \
+        "{0} refuses, because {1}: give the token of an administrator's key with the scope `{2}` in \
          HOOKWIRE_TOKEN"
     )]
-    Key(String, String),
+    Key(String, String, &'static str),
     /// It refuses for another reason.
     #[error("{0} refuses, because {1}")]
     Refused(String, String),
 }
 
 /// Asks which instances there are.
-pub(super) async fn list_instances(options: &config::Status) -> Result<pb::ListInstancesResponse, Error> {
-    let server = || options.server.clone();
-    let endpoint = endpoint(&options.server, options.ca.as_deref())?;
-    let mut request = Request::new(pb::ListInstancesRequest {});
-    let token = options.token.as_ref().map(|token| token.expose_secret().trim());
+pub(super) async fn list_instances(remote: &Remote) -> Result<pb::ListInstancesResponse, Error> {
+    let ask = async |mut client: Client, request| client.list_instances(request).await;
+    call(remote, "ops:read", pb::ListInstancesRequest {}, ask).await
+}
+
+/// Asks for another log filter.
+pub(super) async fn set_log_filter(
+    remote: &Remote,
+    directives: String,
+) -> Result<pb::SetLogFilterResponse, Error> {
+    let ask = async |mut client: Client, request| client.set_log_filter(request).await;
+    call(remote, "ops:write", pb::SetLogFilterRequest { directives }, ask).await
+}
+
+type Client = OpsServiceClient<Channel>;
+
+/// Connects, and makes one call that needs a scope.
+async fn call<T, U>(
+    remote: &Remote,
+    scope: &'static str,
+    message: T,
+    ask: impl AsyncFnOnce(Client, Request<T>) -> Result<Response<U>, Status>,
+) -> Result<U, Error> {
+    let server = || remote.server.clone();
+    let endpoint = endpoint(&remote.server, remote.ca.as_deref())?;
+    let mut request = Request::new(message);
+    let token = remote.token.as_ref().map(|token| token.expose_secret().trim());
     if let Some(token) = token.filter(|token| !token.is_empty()) {
         let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| Error::Token)?;
         value.set_sensitive(true);
@@ -75,8 +99,8 @@ pub(super) async fn list_instances(options: &config::Status) -> Result<pb::ListI
     let call = async {
         let channel = endpoint.connect().await;
         let channel = channel.map_err(|error| Error::Unreachable(server(), explain::root(&error)))?;
-        let answer = OpsServiceClient::new(channel).list_instances(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| refusal(server(), &status))
+        let answer = ask(OpsServiceClient::new(channel), request).await;
+        answer.map(Response::into_inner).map_err(|status| refusal(server(), scope, &status))
     };
     timeout(PATIENCE, call).await.unwrap_or_else(|_| Err(Error::Silent(server())))
 }
@@ -115,14 +139,17 @@ fn authorities(file: &Path) -> Result<Certificate, Error> {
 }
 
 /// What a call that failed comes to.
-fn refusal(server: String, status: &tonic::Status) -> Error {
+fn refusal(server: String, scope: &'static str, status: &Status) -> Error {
     // Only what this side made of a broken connection has a cause.
     if let Some(cause) = status.source() {
         return Error::Unreachable(server, explain::root(cause));
     }
-    let why = status.message().to_owned();
+    let mut why = status.message().to_owned();
+    for violation in status.get_details_bad_request().into_iter().flat_map(|it| it.field_violations) {
+        why = format!("{why}: {} {}", violation.field, violation.description);
+    }
     if [Code::Unauthenticated, Code::PermissionDenied].contains(&status.code()) {
-        Error::Key(server, why)
+        Error::Key(server, why, scope)
     } else {
         Error::Refused(server, why)
     }

@@ -21,6 +21,7 @@ mod isolation;
 mod kept;
 mod keys;
 mod limits;
+mod logs;
 mod master_key;
 mod ops;
 mod probes;

@@ -1,11 +1,23 @@
 //! The servers themselves, out.
 
-use super::{out_span, out_time};
+use super::{Checks, out_span, out_time};
 use crate::{
-    app::InstanceView,
-    domain::{Instance, Shard},
+    app::{Error, InstanceView},
+    domain::{Instance, Rule, Shard},
     grpc::pb,
 };
+
+/// Most characters of a log filter.
+const DIRECTIVES_MAX: usize = 1000;
+
+/// A log filter as asked for.
+pub fn directives(request: pb::SetLogFilterRequest) -> Result<String, Error> {
+    let mut checks = Checks::new();
+    let given = request.directives;
+    let good = given.chars().count() <= DIRECTIVES_MAX;
+    checks.check(good, "directives", Rule::TooLong, "must have at most 1000 characters");
+    checks.into_result(given)
+}
 
 /// An instance as read.
 pub fn out(view: InstanceView) -> pb::Instance {
