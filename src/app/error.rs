@@ -83,10 +83,12 @@ pub enum Error {
     #[error("the token is not one of a key, or its key is revoked or expired")]
     CredentialInvalid,
     /// The key may not do it, or not grant it.
-    #[error("the key lacks the scope `{scope}`")]
+    #[error("the key lacks the scope `{scope}`; it has {has}")]
     ScopeMissing {
         /// What it would need.
         scope: String,
+        /// What it has, in words.
+        has: String,
     },
     /// The key may not act here.
     #[error("{why}")]

@@ -91,7 +91,7 @@ impl Principal {
             Some(_) if scope == KEYS_WRITE && !self.ends.by_current => {
                 Err(Error::Forbidden { why: Forbidden::Replaced })
             }
-            Some(it) if !it.key.may(scope) => Err(Error::ScopeMissing { scope: scope.to_owned() }),
+            Some(it) if !it.key.may(scope) => Err(lacks(scope, &it.key.scopes)),
             Some(_) | None => Ok(()),
         }
     }
@@ -100,7 +100,7 @@ impl Principal {
     pub(super) fn may_grant(&self, scopes: &[Scope]) -> Result<(), Error> {
         let Some(key) = self.credential() else { return Ok(()) };
         let lacking = scopes.iter().find(|wanted| !key.scopes.iter().any(|own| own.allows(wanted.as_str())));
-        lacking.map_or(Ok(()), |scope| Err(Error::ScopeMissing { scope: scope.to_string() }))
+        lacking.map_or(Ok(()), |scope| Err(lacks(scope.as_str(), &key.scopes)))
     }
 
     /// Whether it sees a tenant: its own, or as an administrator any.
@@ -248,6 +248,13 @@ pub(super) fn token_id(token: &str) -> Option<ApiKeyId> {
     let mut id = [0; 16];
     hex::decode_to_slice(digits, &mut id).ok()?;
     Uid::from_bytes(&id).map(ApiKeyId)
+}
+
+/// That a key with these scopes lacks one.
+fn lacks(scope: &str, own: &[Scope]) -> Error {
+    let has = own.iter().map(|scope| format!("`{scope}`")).collect::<Vec<_>>().join(", ");
+    let has = if has.is_empty() { "none".to_owned() } else { has };
+    Error::ScopeMissing { scope: scope.to_owned(), has }
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ impl Facts {
             }
             Error::CredentialMissing => new(ErrorReason::CredentialMissing),
             Error::CredentialInvalid => new(ErrorReason::CredentialInvalid),
-            Error::ScopeMissing { scope } => new(ErrorReason::ScopeMissing).with("scope", scope),
+            Error::ScopeMissing { scope, has: _ } => new(ErrorReason::ScopeMissing).with("scope", scope),
             Error::Forbidden { why } => new(ErrorReason::TenantForbidden).with("why", why.name()),
             Error::RateLimited { of, after } => {
                 Self { retry_after: Some(after.to_std()), ..new(ErrorReason::RateLimited) }.with("limit", of)

@@ -32,6 +32,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod transcode;
+mod wrap;
 
 pub use body::BODY_BYTES_MAX;
 pub use problem::{FieldError, Problem};

@@ -20,9 +20,9 @@ use serde::{
     Deserialize as _,
     de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, value::RawValue};
 
-use super::{free, json, route::Body};
+use super::{free, json, route::Body, wrap};
 use crate::domain::{Rule, Violations};
 
 /// Most entries of one map: more than fit into the bytes that any map of the API may have.
@@ -227,12 +227,19 @@ impl<'de> Visitor<'de> for Fields<'_, '_, '_> {
         let Self { writer, message, given } = self;
         let mut seen: Vec<u32> = Vec::new();
         let mut choices: Vec<(String, String)> = Vec::new();
+        let mut is_advised = false;
         while let Some(name) = object.next_key::<Cow<'_, str>>()? {
             let Some(field) = json::find(message, &name) else {
                 let before = writer.enter(&name);
-                writer.refuse(Rule::UnknownValue, format!("{} has no such field", message.name()));
+                if message.full_name() == wrap::PAYLOAD && !is_advised {
+                    is_advised = true;
+                    let value = object.next_value::<&RawValue>()?;
+                    writer.refuse(Rule::UnknownValue, wrap::advice(&name, value));
+                } else {
+                    writer.refuse(Rule::UnknownValue, format!("{} has no such field", message.name()));
+                    object.next_value::<IgnoredAny>()?;
+                }
                 writer.path.truncate(before);
-                object.next_value::<IgnoredAny>()?;
                 continue;
             };
             let before = writer.enter(field.name());
@@ -300,6 +307,9 @@ impl Put<'_, '_, '_> {
 
     fn refuse_type(self) -> bool {
         let expected = match self.shape() {
+            Shape::Object(message) if message.full_name() == wrap::PAYLOAD => {
+                "an object: wrap a plain value as {\"value\": …} or, as text, as {\"json\": \"…\"}"
+            }
             Shape::Object(_) | Shape::Map(_) | Shape::Free(free::Kind::Struct) => "an object",
             Shape::List | Shape::Free(free::Kind::List) => "a list",
             Shape::Free(free::Kind::Value) => "a value",

@@ -1,6 +1,7 @@
 //! The composition root: builds the house, opens the door, and closes it in order.
 
 pub mod administrator;
+mod data_dir;
 mod door;
 mod egress;
 mod keys;
@@ -142,6 +143,9 @@ pub enum Error {
     /// Requests to endpoints cannot be made.
     #[error("requests to endpoints cannot be made")]
     Egress(#[from] SetupError),
+    /// The data directory cannot be used.
+    #[error("{0}")]
+    DataDir(String),
     /// There is no usable master key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -219,6 +223,13 @@ pub async fn run(
     let config = profile.server();
     let tls = door::tls(&profile)?;
     let outbound = egress::settings(&config.egress, profile.is_dev())?;
+    // Where data are to be kept is looked at before anything is made there.
+    stores::location(&config.data_dir, &config.store)?;
+    if let Some(problem) = data_dir::problem(&config.data_dir)
+        && (config.store.store.is_none() || profile.is_dev())
+    {
+        return Err(Error::DataDir(problem));
+    }
     let address = SocketAddr::new(profile.host(), config.port);
     let failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;

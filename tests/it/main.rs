@@ -26,6 +26,7 @@ mod master_key;
 mod ops;
 mod probes;
 mod reflection;
+mod refused;
 mod rest;
 mod retry;
 mod secrets;

@@ -60,6 +60,12 @@ pub enum PostgresError {
         "--store is not a URL of a PostgreSQL database: write it as postgres://user:password@host:5432/database"
     )]
     Url(#[source] sqlx::Error),
+    /// The URL of something else.
+    #[error(
+        "--store is a URL of another kind ({0}): events are kept in PostgreSQL, postgres://user:password@host:5432/database, \
+         or without --store in a file of SQLite in --data-dir"
+    )]
+    Scheme(String),
     /// Clear text beyond this machine.
     #[error("events and secrets would cross the network to {0} in clear text: leave out sslmode=disable")]
     Plaintext(String),
@@ -119,6 +125,16 @@ pub struct Server {
 impl Server {
     /// Reads a URL. Beyond this machine the connection is encrypted.
     pub fn new(url: &str, allow_lossy: bool) -> Result<Self, PostgresError> {
+        // The library takes any scheme for its own.
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        if !["postgres", "postgresql"].contains(&scheme) {
+            let known = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !scheme.is_empty();
+            return Err(PostgresError::Scheme(if known {
+                scheme.to_owned()
+            } else {
+                "without a scheme".to_owned()
+            }));
+        }
         if address::has_many_hosts(url) {
             return Err(PostgresError::Hosts);
         }
@@ -288,6 +304,7 @@ impl PostgresError {
             Self::Silent | Self::Connect(sqlx::Error::Io(_)) => true,
             Self::State(_, error) | Self::Connect(error) => code(error).is_some_and(|code| away(&code)),
             Self::Url(_)
+            | Self::Scheme(_)
             | Self::Plaintext(_)
             | Self::Hosts
             | Self::Attributes(_)
