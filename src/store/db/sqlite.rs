@@ -247,6 +247,6 @@ mod tests {
         let refused = open(&other).await.err().unwrap();
         assert!(matches!(refused, OpenError::LockedByOtherName { .. }), "{refused}");
         drop(opened);
-        open(&other).await.unwrap();
+        open(&one).await.unwrap();
     }
 }
