@@ -24,8 +24,8 @@ use crate::grpc::{
 /// Bodies up to this size are made into messages at once. It takes longer with others, so
 /// that is done where nobody else waits for the thread.
 const QUICK_BYTES_MAX: usize = 256 << 10;
-/// Of those others, how many at once: each takes its body and its message in memory.
-const SLOW_MAX: usize = 2;
+/// How many of those are made at the same time: each takes several times its body in memory.
+const SLOW_MAX: usize = 1;
 
 /// Makes messages out of requests.
 #[derive(Debug)]
