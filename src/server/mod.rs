@@ -237,20 +237,23 @@ pub async fn run(
 
     let (clock, entropy) = (Clock::system(), Entropy::from_os());
     let own = profile.is_dev().then_some(config.data_dir.as_path());
-    if let Some(data_dir) = own
-        && keys::draws(&config.keys, data_dir)
-        && let Some(key) = stores::location(data_dir, &config.store)?.sealed_under().await?
-        // Another server may have made both meanwhile: the key first.
-        && keys::draws(&config.keys, data_dir)
-    {
-        return Err(KeyError::Lost { key, data_dir: data_dir.to_owned() }.into());
-    }
-    let vault = keys::vault(&config.keys, own, &entropy)?;
-    let store_config = store::Config {
-        queue_max: config.max_queue,
-        mark_every: (feed_retention(config).0 / 10).clamp(1_000, 10_000_000),
-        crash_after_publishes: config.crash_after_commit,
-        ..stores::config(&config.data_dir, &config.store, Some(local), vault, &clock, &entropy)?
+    let open_store = async || {
+        if let Some(data_dir) = own
+            && keys::draws(&config.keys, data_dir)
+            && let Some(key) = stores::location(data_dir, &config.store)?.sealed_under().await?
+            // Another server may have made both meanwhile: the key first.
+            && keys::draws(&config.keys, data_dir)
+        {
+            return Err(KeyError::Lost { key, data_dir: data_dir.to_owned() }.into());
+        }
+        let vault = keys::vault(&config.keys, own, &entropy)?;
+        let store_config = store::Config {
+            queue_max: config.max_queue,
+            mark_every: (feed_retention(config).0 / 10).clamp(1_000, 10_000_000),
+            crash_after_publishes: config.crash_after_commit,
+            ..stores::config(&config.data_dir, &config.store, Some(local), vault, &clock, &entropy)?
+        };
+        Ok(delivery.spawn(store::Store::open(store_config)).await.map_err(Error::Start)??)
     };
     let readiness = Readiness::new(&[STORE, LEASE, CLOCK]);
     let (listener, twin) = twins(listener).map_err(failed)?;
@@ -260,7 +263,7 @@ pub async fn run(
         let (readiness, loopback_only) = (readiness.clone(), profile.is_dev());
         Ok(waiting::Room { listener: twin, config, clock, entropy, readiness, loopback_only })
     };
-    let opened = waiting::open(store_config, config.store_grace.to_std(), delivery, room, &signals).await?;
+    let opened = waiting::open(open_store, config.store_grace.to_std(), room, &signals).await?;
     let Some((store, mut writer)) = opened else { return Ok(()) };
     // The servers of a fleet go by one clock.
     let asked = clock.ask();

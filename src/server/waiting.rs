@@ -12,7 +12,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, time};
+use tokio::{net::TcpListener, sync::oneshot, time};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -25,7 +25,7 @@ use crate::{
     entropy::Entropy,
     front,
     rest::Problem,
-    store::{self, OpenError, Store},
+    store::{self, Store},
 };
 
 /// Between two tries.
@@ -47,19 +47,18 @@ pub(super) struct Room {
     pub loopback_only: bool,
 }
 
-/// Opens the store. Waits up to `grace` for a database server that is away; `None` if the
-/// server is told to stop meanwhile.
+/// Opens the store by `attempt`. Waits up to `grace` for a database server that is away; `None`
+/// if the server is told to stop meanwhile.
 pub(super) async fn open(
-    config: store::Config,
+    attempt: impl AsyncFn() -> Result<Opened, Error>,
     grace: Duration,
-    delivery: &Handle,
     room: impl FnOnce() -> Result<Room, Error>,
     signals: &Signals,
 ) -> Result<Option<Opened>, Error> {
-    let first = match attempt(&config, delivery).await? {
+    let first = match attempt().await {
         Ok(opened) => return Ok(Some(opened)),
-        Err(error) if error.is_away() && !grace.is_zero() => error,
-        Err(error) => return Err(error.into()),
+        Err(error) if is_away(&error) && !grace.is_zero() => error,
+        Err(error) => return Err(error),
     };
     let room = room()?;
     let readiness = room.readiness.clone();
@@ -76,10 +75,10 @@ pub(super) async fn open(
         loop {
             readiness.set(STORE, Some(format!("waiting for the database: {last}")));
             time::sleep(TRY_EVERY).await;
-            match attempt(&config, delivery).await? {
+            match attempt().await {
                 Ok(opened) => return Ok(opened),
-                Err(error) if error.is_away() => last = error,
-                Err(error) => return Err(error.into()),
+                Err(error) if is_away(&error) => last = error,
+                Err(error) => return Err(error),
             }
         }
     };
@@ -89,12 +88,13 @@ pub(super) async fn open(
     };
     match waited {
         Ok(opened) => opened.map(Some),
-        Err(_) => Err(last.into()),
+        Err(_) => Err(last),
     }
 }
 
-async fn attempt(config: &store::Config, delivery: &Handle) -> Result<Result<Opened, OpenError>, Error> {
-    delivery.spawn(Store::open(config.clone())).await.map_err(Error::Start)
+/// Whether a start failed because the database server is away.
+fn is_away(error: &Error) -> bool {
+    matches!(error, Error::Store(error) if error.is_away())
 }
 
 /// Answers on the port until `stop`.
