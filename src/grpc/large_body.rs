@@ -22,8 +22,8 @@ use crate::machine::body_budget::{BodyBudget, Reservation};
 
 /// What each body may have without a reservation: any single event of a usual size.
 pub const FREE_BYTES: usize = 64 << 10;
-/// What all bodies may have beyond that at once: four of the largest.
-const BUDGET_BYTES: usize = 4 * (17 << 20);
+/// What all bodies may have beyond that at once: three of the largest.
+const BUDGET_BYTES: usize = 3 * (17 << 20);
 /// For a reservation to be made.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is measured how fast a body arrives.
