@@ -196,7 +196,8 @@ pub struct Store {
     incarnation: u32,
     stale: bool,
     config: Config,
-    _locks: Vec<File>,
+    /// Locks on the file and its directory, until the store is closed.
+    locks: Mutex<Vec<File>>,
 }
 
 impl Store {
@@ -256,7 +257,7 @@ impl Store {
             incarnation,
             stale,
             config,
-            _locks: locks,
+            locks: Mutex::new(locks),
         };
         Ok((Arc::new(store), ended))
     }
@@ -266,7 +267,10 @@ impl Store {
         self.readers.close().await;
         let (done, closed) = oneshot::channel();
         self.inbox.send(Write::Close(done)).await.map_err(|_| Error::Unavailable(None))?;
-        closed.await.map_err(|_| Error::Unavailable(None))?
+        closed.await.map_err(|_| Error::Unavailable(None))??;
+        // Whoever still holds the store can do nothing with it: another may open the file.
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
     }
 
     /// The newest changes and the wake-up.

@@ -150,8 +150,12 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
 /// file releases the locks that SQLite has on it.
 fn lock_file(path: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Directory { path: path.to_owned(), source };
-    for file in SUFFIXES.map(|suffix| with_suffix(path, suffix)).iter().filter(|file| file.exists()) {
-        std::fs::set_permissions(file, Permissions::from_mode(MODE)).map_err(failed)?;
+    for file in SUFFIXES.map(|suffix| with_suffix(path, suffix)) {
+        match std::fs::set_permissions(file, Permissions::from_mode(MODE)) {
+            // The last process to close the database removes its log and index.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done.map_err(failed)?,
+        }
     }
     let file = own(path).map_err(failed)?;
     match file.try_lock() {
