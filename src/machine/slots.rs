@@ -7,7 +7,7 @@
 //! | class | may begin an attempt while |
 //! | --- | --- |
 //! | quick | a slot is free |
-//! | unproven | the unproven hold less than a quarter of what the slow and hanging leave, and seven eighths are not held by endpoints that are not quick |
+//! | unproven | those that began within [`NEWCOMER_PATIENCE`] are fewer than a quarter of what is left to the unproven, or a thirty-second under pressure, and seven eighths are not held by endpoints that are not quick |
 //! | slow | the slow and the hanging hold less than half |
 //! | hanging | the hanging hold less than an eighth, and the rule for the slow holds |
 //!
@@ -17,7 +17,8 @@
 //! An attempt that goes on moves to a slower class when it reaches [`SLOW_AFTER`] and
 //! [`HANGING_AFTER`]; [`Slots::overdue`] says so once for each. While it is not known who
 //! hangs, the quarter shrinks with what hangs already, so that there is always some room to
-//! find out about the next. Once endpoints that are not quick hold an eighth of the slots, an
+//! find out about the next, and an unproven endpoint that came last waits for a slot no longer
+//! than the patience with the ones before it. Once endpoints that are not quick hold an eighth of the slots, an
 //! unproven or hanging one gets one slot at a time, and once they hold a quarter, a slow one,
 //! too ([`Slots::in_flight_cap`]).
 //!
@@ -31,6 +32,10 @@ use rustc_hash::FxHashMap;
 use super::latency::{Class, HANGING_AFTER, SLOW_AFTER};
 use crate::domain::{EndpointKey, Micros, Pos, Timestamp};
 
+/// An attempt of an unproven endpoint that has lasted this long makes way for the next: from
+/// then on it is counted with the slow.
+const NEWCOMER_PATIENCE: Micros = Micros::from_millis(50);
+
 /// All attempts that hold a slot; `T` is what the caller keeps with each.
 #[derive(Debug)]
 pub struct Slots<T> {
@@ -38,6 +43,9 @@ pub struct Slots<T> {
     /// Slots held, by class.
     held: [usize; Class::COUNT],
     attempts: FxHashMap<Pos, Attempt<T>>,
+    /// Attempts of unproven endpoints by their start, each until it is past
+    /// [`NEWCOMER_PATIENCE`].
+    newcomers: VecDeque<(Timestamp, Pos)>,
     /// Attempts by their start, each until it is past [`SLOW_AFTER`].
     young: VecDeque<(Timestamp, Pos)>,
     /// Those that went on, each until it is past [`HANGING_AFTER`].
@@ -61,6 +69,7 @@ impl<T> Slots<T> {
             total,
             held: [0; Class::COUNT],
             attempts: FxHashMap::default(),
+            newcomers: VecDeque::new(),
             young: VecDeque::new(),
             late: VecDeque::new(),
         }
@@ -86,13 +95,12 @@ impl<T> Slots<T> {
         let [_, unproven, slow, hanging] = self.held;
         let part = |divisor: usize| (self.total / divisor).max(1);
         let slower = slow + hanging;
+        let left = (self.total - self.total / 8).saturating_sub(slower);
+        let newcomers = if slower >= part(8) { left / 32 } else { left / 4 };
         self.len() < self.total
             && match class {
                 Class::Quick => true,
-                Class::Unproven => {
-                    unproven < (self.total.saturating_sub(slower) / 4).max(1)
-                        && unproven + slower < (self.total - self.total / 8)
-                }
+                Class::Unproven => unproven < newcomers.max(1) && unproven < left,
                 Class::Slow => slower < part(2),
                 Class::Hanging => hanging < part(8) && slower < part(2),
             }
@@ -113,6 +121,9 @@ impl<T> Slots<T> {
     /// An attempt begins.
     pub fn begin(&mut self, pos: Pos, endpoint: EndpointKey, class: Class, now: Timestamp, kept: T) {
         self.held[class as usize] += 1;
+        if class == Class::Unproven {
+            self.newcomers.push_back((now, pos));
+        }
         self.young.push_back((now, pos));
         self.attempts.insert(pos, Attempt { endpoint, class, started_at: now, ended: false, kept });
     }
@@ -134,6 +145,9 @@ impl<T> Slots<T> {
     /// The next attempt that has gone on past a threshold: its endpoint, and how long at
     /// least it has lasted. Call until it answers `None`.
     pub fn overdue(&mut self, now: Timestamp) -> Option<(EndpointKey, Micros)> {
+        while let Some((started_at, pos)) = due(&mut self.newcomers, NEWCOMER_PATIENCE, now) {
+            self.slower(pos, started_at, Class::Slow);
+        }
         while let Some((started_at, pos)) = due(&mut self.late, HANGING_AFTER, now) {
             if let Some(endpoint) = self.slower(pos, started_at, Class::Hanging) {
                 return Some((endpoint, HANGING_AFTER));
@@ -161,7 +175,8 @@ impl<T> Slots<T> {
         };
         let late = first(&mut self.late, HANGING_AFTER);
         let young = first(&mut self.young, SLOW_AFTER);
-        [late, young].into_iter().flatten().min()
+        let newcomers = first(&mut self.newcomers, NEWCOMER_PATIENCE);
+        [late, young, newcomers].into_iter().flatten().min()
     }
 
     /// Moves an attempt that goes on to a slower class.

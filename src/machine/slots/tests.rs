@@ -26,9 +26,19 @@ fn each_class_holds_its_part_and_the_rest_is_for_quicker_ones() {
     let mut slots = Slots::new(1024);
     assert_eq!(fill(&mut slots, Class::Hanging, 0, NOW), 128);
     assert_eq!(fill(&mut slots, Class::Slow, 1_000, NOW), 512 - 128);
-    assert_eq!(fill(&mut slots, Class::Unproven, 2_000, NOW), 512 / 4);
-    assert_eq!(fill(&mut slots, Class::Quick, 3_000, NOW), 512 - 128);
+    assert_eq!(fill(&mut slots, Class::Unproven, 2_000, NOW), (896 - 512) / 32);
+    assert_eq!(fill(&mut slots, Class::Quick, 3_000, NOW), 512 - 12);
     assert!(Class::ALL.iter().all(|class| !slots.may_begin(*class)));
+}
+
+#[test]
+fn an_unproven_endpoint_waits_no_longer_than_the_patience_with_those_before_it() {
+    let mut slots = Slots::new(1024);
+    assert_eq!(fill(&mut slots, Class::Unproven, 0, NOW), 896 / 4);
+    assert_eq!(slots.overdue_at(), Some(after(50)));
+    assert_eq!(slots.overdue(after(50)), None, "nothing is learned of an endpoint so soon");
+    assert_eq!(slots.held, [0, 0, 224, 0]);
+    assert_eq!(fill(&mut slots, Class::Unproven, 1_000, after(50)), (896 - 224) / 32);
 }
 
 #[test]
